@@ -1,0 +1,105 @@
+# casemate: every target that the README or docs/architecture.md names.
+#
+#   make demo             the main job, end to end on this machine (as root)
+#   make test             everything this machine can prove, with each target's seconds
+#   make bench BENCH=x    one benchmark (all without BENCH)
+#   FUZZTIME=5s FAULTS=20 SOAK=60s COUNT=1   how long the long ones take
+
+GO      ?= go
+CC_MUSL ?= musl-gcc
+FUZZTIME ?= 5s
+COUNT   ?= 1
+BENCH   ?= all
+
+# One set of build tags for all three programs and all tests.
+TAGS    := containers_image_openpgp netgo osusergo runc_nocriu grpcnotrace seccomp
+REPRO   := -trimpath -buildvcs=false
+SYSROOT := build/musl
+# libcontainer needs cgo, so the guest's program is linked statically with musl.
+# musl-gcc looks into neither /usr/include, where the kernel's headers are, nor
+# Debian's library directory: it gets a folder with links to just what is needed.
+ARCHDIR := $(shell gcc -dumpmachine)
+MUSL    := CGO_ENABLED=1 CC=$(CC_MUSL) CGO_CFLAGS="-O2 -idirafter $(CURDIR)/$(SYSROOT)/include" CGO_LDFLAGS="-L$(CURDIR)/$(SYSROOT)/lib"
+STATIC  := -s -w -buildid= -linkmode external -extldflags "-static -Wl,--build-id=none"
+
+.PHONY: all setup build build-twice size test unit interop root vm fuzz soak bench demo lint generate clean
+
+all: build
+
+setup:
+	@.ci/setup
+
+build: bin/casemate bin/keybroker bin/casemate-build
+
+$(SYSROOT):
+	@mkdir -p $@/include $@/lib
+	@ln -sfn /usr/include/linux $@/include/linux
+	@ln -sfn /usr/include/asm-generic $@/include/asm-generic
+	@ln -sfn /usr/include/$(ARCHDIR)/asm $@/include/asm
+	@ln -sfn /usr/include/seccomp.h $@/include/seccomp.h
+	@ln -sfn /usr/include/seccomp-syscalls.h $@/include/seccomp-syscalls.h
+	@ln -sfn /usr/lib/$(ARCHDIR)/libseccomp.a $@/lib/libseccomp.a
+
+.PHONY: bin/casemate bin/casemate-testsnp bin/keybroker bin/casemate-build
+bin/casemate: | $(SYSROOT)
+	$(MUSL) $(GO) build $(REPRO) -tags '$(TAGS) muslshim' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
+
+# The guest program with a test AMD signer in place of the SEV-SNP device: for
+# the demo and the end-to-end tests of machines without a TEE. Never released.
+bin/casemate-testsnp: | $(SYSROOT)
+	$(MUSL) $(GO) build $(REPRO) -tags '$(TAGS) muslshim testsnp' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
+
+bin/keybroker bin/casemate-build:
+	CGO_ENABLED=0 $(GO) build $(REPRO) -tags '$(TAGS)' -ldflags '-s -w -buildid=' -o $@ ./cmd/$(@F)
+
+# Two builds of the committed tree, in two directories of different depth with
+# their own caches, must give one hash.
+build-twice:
+	@.ci/build-twice
+
+size: bin/casemate | $(SYSROOT)
+	@$(MUSL) $(GO) build $(REPRO) -tags '$(TAGS) muslshim' -ldflags '-buildid= -linkmode external -extldflags "-static -Wl,--build-id=none"' -o build/casemate.sym ./cmd/casemate
+	@$(GO) run ./cmd/internal/size build/casemate.sym bin/casemate
+
+test: setup
+	@.ci/each unit interop root vm fuzz soak
+
+unit:
+	$(GO) vet -tags '$(TAGS)' ./...
+	@.ci/gotest -tags '$(TAGS)' ./...
+	@.ci/gotest -tags '$(TAGS) testsnp sample' ./agent/attest/...
+	@.ci/gotest -tags '$(TAGS) vmtest' ./rootfs/vmtest/remote
+
+# Packages that hold tests behind the tag $(1).
+tagged = $(shell grep -rlE --include='*_test.go' '^//go:build.*\b$(1)\b' agent cmd imagepull keyprovider storage verity rootfs 2>/dev/null | xargs -r -n1 dirname | sort -u | sed 's|^|./|')
+
+interop: build bin/casemate-testsnp
+	@.ci/gotest -count=1 -timeout 15m -tags '$(TAGS) testsnp interop' $(call tagged,interop)
+
+root: build bin/casemate-testsnp
+	@.ci/gotest -count=1 -timeout 15m -p 1 -tags '$(TAGS) testsnp root' $(call tagged,root)
+
+vm:
+	$(GO) test -count=$(COUNT) -timeout 30m -tags '$(TAGS) vm' -v ./rootfs/vmtest/
+
+fuzz:
+	@.ci/fuzz $(FUZZTIME) '$(TAGS)'
+
+soak:
+	@echo 'not built: soak'; exit 1
+
+bench: build bin/casemate-testsnp
+	$(GO) run -tags '$(TAGS)' ./cmd/internal/bench $(BENCH)
+
+demo: setup build bin/casemate-testsnp
+	$(GO) run -tags '$(TAGS)' ./cmd/internal/demo
+
+lint:
+	@test -z "$$(gofmt -l agent cmd imagepull keyprovider storage verity rootfs)" || { gofmt -l .; exit 1; }
+	$(GO) vet -tags '$(TAGS)' ./...
+
+generate:
+	$(GO) generate ./agent/api/... ./keyprovider/...
+
+clean:
+	rm -rf bin build

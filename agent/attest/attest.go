@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package attest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/google/go-configfs-tsm/configfs/configfsi"
+	"github.com/google/go-configfs-tsm/configfs/linuxtsm"
+
+	"github.com/casemate/casemate/agent/evidence"
+)
+
+// Attester produces evidence of the machine. It is safe for concurrent use.
+type Attester interface {
+	// TEE returns the name that a KBS request carries.
+	TEE() evidence.TEE
+	// Evidence returns fresh evidence bound to r, a JSON object. It refuses the zero
+	// ReportData.
+	Evidence(ctx context.Context, r evidence.ReportData) (json.RawMessage, error)
+}
+
+// InitDataReader is what an Attester can also do when the hardware keeps the digest of
+// the initdata document.
+type InitDataReader interface {
+	// BoundInitData returns HOST_DATA (32 bytes) or MRCONFIGID (48 bytes) out of a
+	// report made by this call.
+	BoundInitData(ctx context.Context) ([]byte, error)
+}
+
+// Config says where to look. Its zero value is the real machine.
+type Config struct {
+	// TEE, when set, must be what the machine has. evidence.Sample asks for the sample
+	// TEE, which only a binary built for it contains.
+	TEE evidence.TEE
+	// TestSignerDir asks for a test signer with the key material in this directory,
+	// which only a binary built for it contains.
+	TestSignerDir string
+	// TSM is the kernel's configfs-tsm; nil opens the real one.
+	TSM configfsi.Client
+	// EventLog is the path of the firmware's event log; "" is the kernel's path.
+	EventLog string
+	// Log tells what evidence is made of; nil discards.
+	Log *slog.Logger
+}
+
+const reportSubsystem = configfsi.TsmPrefix + "/report"
+
+// Detect returns the attester for the TEE that this machine has. Where it finds none,
+// the error names every place it looked at.
+func Detect(cfg Config) (Attester, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.EventLog == "" {
+		cfg.EventLog = ccelPath
+	}
+	switch {
+	case cfg.TestSignerDir != "" && cfg.TEE != "" && cfg.TEE != evidence.SNP:
+		return nil, fmt.Errorf("detecting a TEE: the test signer is for %s, not %s", evidence.SNP, cfg.TEE)
+	case cfg.TestSignerDir != "":
+		return newTestSNP(cfg)
+	case cfg.TEE == evidence.Sample:
+		return newSample(cfg)
+	}
+	attester, err := detectTSM(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("detecting a TEE: %w", err)
+	}
+	if cfg.TEE != "" && cfg.TEE != attester.TEE() {
+		return nil, fmt.Errorf("detecting a TEE: found %s, configured is %s", attester.TEE(), cfg.TEE)
+	}
+	return attester, nil
+}
+
+func detectTSM(cfg Config) (Attester, error) {
+	if cfg.TSM == nil {
+		client, err := linuxtsm.MakeClient()
+		if err != nil {
+			return nil, fmt.Errorf("%w (%s)", err, devices())
+		}
+		cfg.TSM = client
+	}
+	name, err := provider(cfg.TSM)
+	if err != nil {
+		return nil, fmt.Errorf("%w (%s)", err, devices())
+	}
+	switch name {
+	case snpProvider:
+		return &snpAttester{tsm: cfg.TSM}, nil
+	case tdxProvider:
+		return &tdxAttester{tsm: cfg.TSM, eventLog: cfg.EventLog, log: cfg.Log}, nil
+	}
+	return nil, fmt.Errorf("unsupported report provider %.32q in %s, want %s or %s", name, reportSubsystem, snpProvider, tdxProvider)
+}
+
+// devices says which guest devices exist, for whoever reads that there is no TEE: a
+// device without configfs-tsm is a kernel before 6.7 or a missing mount.
+func devices() string {
+	var states []string
+	for _, path := range []string{"/dev/sev-guest", "/dev/tdx_guest"} {
+		state := "absent"
+		if _, err := os.Stat(path); err == nil {
+			state = "present"
+		}
+		states = append(states, path+" "+state)
+	}
+	return strings.Join(states, ", ")
+}
+
+// errNoReportData refuses evidence bound to nothing, which anybody could replay.
+var errNoReportData = errors.New("no report data to bind the evidence to")

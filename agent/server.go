@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/casemate/casemate/agent/api/kata"
+)
+
+const (
+	connectionsMax = 16 // a runtime uses one or two; 16 with pendingBytes each fit a 256 MiB guest
+	stopTimeout    = 3 * time.Second
+)
+
+// Config is what a [Server] needs. All of it is required.
+type Config struct {
+	Version string       // reported by Health.Version
+	Door    *Door        // closed until the caller opens it
+	Log     *slog.Logger // its lines may end on a console that the host reads
+}
+
+// Server answers the sandbox API.
+type Server struct {
+	ttrpc *ttrpc.Server
+
+	mu    sync.Mutex
+	conns map[*conn]struct{} // guarded by mu; nil once stopping
+	gone  sync.WaitGroup     // connections that the library still holds
+}
+
+// NewServer builds a server that listens nowhere yet.
+func NewServer(c Config) (*Server, error) {
+	if c.Version == "" || c.Door == nil || c.Log == nil {
+		return nil, errors.New("building the agent's server: version, door and log are required")
+	}
+	g := &gate{methods: methods(), door: c.Door, log: c.Log}
+	server, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(g.intercept))
+	if err != nil {
+		return nil, fmt.Errorf("building the agent's server: %w", err)
+	}
+	kata.RegisterTTRPCHealthService(server, health{version: c.Version})
+	server.RegisterService(agentService, &ttrpc.ServiceDesc{Methods: refusing(g.methods)})
+	return &Server{
+		ttrpc: server,
+		conns: make(map[*conn]struct{}),
+	}, nil
+}
+
+// refusing returns handlers for the refused methods of the sandbox service. The gate answers before they run; were
+// it taken away, they would still refuse.
+func refusing(table map[string]method) map[string]ttrpc.Method {
+	handlers := make(map[string]ttrpc.Method)
+	for name, m := range table {
+		short, ok := strings.CutPrefix(name, agentService+"/")
+		if !ok || m.served {
+			continue
+		}
+		handlers[short] = func(context.Context, func(any) error) (any, error) {
+			return nil, refusal(m.request, m.reason)
+		}
+	}
+	return handlers
+}
+
+// Serve answers on every listener until ctx ends, then stops taking requests, gives the running ones
+// three seconds to finish and cancels them. It closes the listeners, and returns nil after an orderly stop or
+// the error of the listener that failed. It can be called once.
+func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	group, failed := errgroup.WithContext(ctx)
+	for _, l := range listeners {
+		group.Go(func() error {
+			err := s.ttrpc.Serve(running, &listener{Listener: l, server: s})
+			if errors.Is(err, ttrpc.ErrServerClosed) {
+				return nil
+			}
+			return fmt.Errorf("accepting on %s: %w", l.Addr(), err)
+		})
+	}
+	group.Go(func() error {
+		<-failed.Done() // ctx ended or a listener failed
+		s.stop(cancel)
+		return nil
+	})
+	return group.Wait()
+}
+
+func (s *Server) stop(cancel context.CancelFunc) {
+	grace, done := context.WithTimeout(context.Background(), stopTimeout)
+	defer done()
+	_ = s.ttrpc.Shutdown(grace) // its only error is the end of the grace period, which is dealt with here
+	cancel()
+	s.mu.Lock()
+	left := s.conns
+	s.conns = nil
+	s.mu.Unlock()
+	for c := range left {
+		c.shut()
+	}
+	s.gone.Wait()
+}
+
+// adopt puts a connection under the server's limits, or returns nil when there is no room for it.
+func (s *Server) adopt(nc net.Conn) *conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conns == nil || len(s.conns) >= connectionsMax {
+		return nil
+	}
+	var c *conn
+	c = newConn(nc, func() {
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+		s.gone.Done()
+	})
+	s.conns[c] = struct{}{}
+	s.gone.Add(1)
+	return c
+}
+
+// listener hands only trusted peers to the library, each behind a [conn].
+type listener struct {
+	net.Listener
+	server *Server
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		nc, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if trusted(nc) {
+			if c := l.server.adopt(nc); c != nil {
+				return c, nil
+			}
+		}
+		_ = nc.Close() // a stranger, or one too many
+	}
+}

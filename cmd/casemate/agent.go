@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/casemate/casemate/agent"
+	"github.com/casemate/casemate/agent/container"
+	"github.com/casemate/casemate/agent/guest"
+	"github.com/casemate/casemate/cmd/internal/version"
+)
+
+// notSetUp is what the host reads when a boot step failed; which one is in the code.
+const notSetUp = "the guest could not be set up"
+
+// runAgent serves the kata API as a service of another init. Its door stays closed:
+// only Health is answered.
+func runAgent(ctx context.Context, args []string) error {
+	var listen string
+	_, _, err := parse(args, 0, 0, func(s *flag.FlagSet) {
+		s.StringVar(&listen, "listen", agent.DefaultAddress, "vsock://CID:PORT or unix:///PATH")
+	})
+	if err != nil {
+		return err
+	}
+	server, l, err := openAgent(ctx, listen, new(agent.Door))
+	if err != nil {
+		return err
+	}
+	return server.Serve(ctx, l)
+}
+
+func openAgent(ctx context.Context, listen string, door *agent.Door) (*agent.Server, net.Listener, error) {
+	server, err := agent.NewServer(agent.Config{
+		Version: version.Number, Door: door, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	address, err := agent.ParseAddress(listen)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := address.Listen(ctx)
+	return server, l, err
+}
+
+// boot is the life of the machine's first process, which does not return while the
+// machine runs. Whatever fails, the machine stays up in a named state, answers Health
+// and refuses the rest with that name; it never ends in a shell.
+func boot(ctx context.Context) {
+	console := guest.NewConsole(os.Stderr)
+	// Libraries log through logrus, and quote what the host has sent: the console is
+	// the host's to read.
+	logrus.SetOutput(io.Discard)
+	door := new(agent.Door)
+	report, err := guest.Boot()
+	for _, s := range report.Steps {
+		console.Print("step", s.Name+" "+s.Took.Round(100*time.Microsecond).String())
+	}
+	for _, name := range report.Absent {
+		console.Print("absent", name)
+	}
+	if !report.Lockdown {
+		console.Print("absent", "the kernel's lockdown: root could read kernel memory")
+	}
+	state, text := "ready", "controllers "+strings.Join(report.Controllers, " ")
+	if failed, ok := errors.AsType[*guest.StepError](err); ok {
+		door.Park(agent.Reason{Code: failed.Code(), Phrase: notSetUp})
+		console.Print("failed", err.Error())
+		state, text = "parked", failed.Code()+": "+notSetUp
+	}
+	reaper := container.NewReaper(nil)
+	go func() {
+		if err := reaper.Run(ctx); err != nil {
+			console.Print("failed", err.Error())
+		}
+	}()
+	serveTests(ctx, console, reaper)
+
+	server, l, err := openAgent(ctx, agent.DefaultAddress, door)
+	if err == nil {
+		console.Print(state, text)
+		err = server.Serve(ctx, l)
+	}
+	if err != nil {
+		console.Print("failed", err.Error())
+	}
+	console.Park(ctx, "serve", "the sandbox API cannot be served")
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Keys of initdata's data table that this program reads. policy.rego is the
+// agent policy's.
+const (
+	keyCasemate = "casemate.toml"
+	keyAA       = "aa.toml"
+	keyCDH      = "cdh.toml"
+)
+
+// WithInitData adds what accepted initdata says: data is its table of file names
+// to contents, whose digest the caller has found in the evidence. Keys that
+// guest-components ignores are logged as warnings.
+func (m Measured) WithInitData(data map[string]string, log *slog.Logger) (Measured, error) {
+	for _, source := range []struct {
+		key   string
+		parse func(string, *slog.Logger) (Measured, error)
+	}{
+		{keyCasemate, func(text string, _ *slog.Logger) (Measured, error) {
+			part, err := parse(text)
+			return part, errors.Join(err, part.tenantOnly())
+		}},
+		{keyAA, parseAA},
+		{keyCDH, parseCDH},
+	} {
+		text, ok := data[source.key]
+		if !ok {
+			continue
+		}
+		part, err := source.parse(text, log)
+		if err != nil {
+			return Measured{}, fmt.Errorf("reading initdata's %s: %w", source.key, err)
+		}
+		if m, err = m.join(part); err != nil {
+			return Measured{}, fmt.Errorf("joining initdata's %s with the measured configuration: %w", source.key, err)
+		}
+	}
+	return m, m.check()
+}
+
+// aaFile is attestation-agent's configuration as far as casemate obeys it.
+type aaFile struct {
+	TokenConfigs struct {
+		KBS struct {
+			URL             string `toml:"url"`
+			Cert            string `toml:"cert"`
+			TEEKeyAlgorithm string `toml:"tee_key_algorithm"`
+		} `toml:"kbs"`
+	} `toml:"token_configs"`
+}
+
+// Keys that attestation-agent or confidential-data-hub obeys and casemate does
+// not: ignoring one would change what the owner asked for.
+var (
+	aaUnserved  = []string{"token_configs.coco_as", "eventlog_config", "log"}
+	cdhUnserved = []string{
+		"socket", "aa", "credentials", "skip_sealed_secret_verification", "log",
+		"image.work_dir", "image.sigstore_config_uri", "image.sigstore_config",
+		"image.registry_configuration_uri", "image.registry_config",
+		"image.max_concurrent_layer_downloads_per_image", "image.image_pull_proxy",
+	}
+)
+
+func parseAA(text string, log *slog.Logger) (Measured, error) {
+	var file aaFile
+	if err := decodeForeign(text, &file, aaUnserved, keyAA, log); err != nil {
+		return Measured{}, err
+	}
+	kbs := file.TokenConfigs.KBS
+	return Measured{KBS: KBS{URL: kbs.URL, Cert: kbs.Cert, KeyAlgorithm: kbs.TEEKeyAlgorithm}}, nil
+}
+
+// cdhFile is confidential-data-hub's configuration as far as casemate obeys it.
+type cdhFile struct {
+	KBC struct {
+		Name    string `toml:"name"`
+		URL     string `toml:"url"`
+		KBSCert string `toml:"kbs_cert"`
+	} `toml:"kbc"`
+	Image struct {
+		Policy         string   `toml:"image_security_policy"`
+		PolicyURI      string   `toml:"image_security_policy_uri"`
+		CredentialsURI string   `toml:"authenticated_registry_credentials_uri"`
+		Roots          []string `toml:"extra_root_certificates"`
+	} `toml:"image"`
+}
+
+func parseCDH(text string, log *slog.Logger) (Measured, error) {
+	var file cdhFile
+	if err := decodeForeign(text, &file, cdhUnserved, keyCDH, log); err != nil {
+		return Measured{}, err
+	}
+	if file.KBC.Name != "cc_kbc" {
+		return Measured{}, fmt.Errorf("kbc.name: want %q, got %q", "cc_kbc", file.KBC.Name)
+	}
+	image := Image{
+		Policy: file.Image.Policy, PolicyURI: file.Image.PolicyURI,
+		CredentialsURI: file.Image.CredentialsURI, Roots: file.Image.Roots,
+	}
+	if image.PolicyURI != "" {
+		image.Policy = "" // guest-components: the uri outranks the text
+	}
+	return Measured{KBS: KBS{URL: file.KBC.URL, Cert: file.KBC.KBSCert}, Image: image}, nil
+}
+
+// decodeForeign decodes another program's file: a key that it obeys and we do
+// not is an error, a key that it ignores too is a warning.
+func decodeForeign(text string, into any, unserved []string, name string, log *slog.Logger) error {
+	meta, err := toml.Decode(text, into)
+	if err != nil {
+		return err
+	}
+	for _, key := range meta.Undecoded() {
+		path := key.String()
+		if slices.ContainsFunc(unserved, func(u string) bool { return path == u || strings.HasPrefix(path, u+".") }) {
+			return fmt.Errorf("line %d: key %q is not served by casemate; leave it out", lineOf(text, key), path)
+		}
+		log.Warn("initdata key has no effect", "file", name, "key", path)
+	}
+	return exactCase(meta, text)
+}

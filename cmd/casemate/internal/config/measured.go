@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// DefaultPath is where the measured root keeps casemate.toml.
+const DefaultPath = "/etc/casemate/casemate.toml"
+
+// maxFile caps casemate.toml: it is a page of text and two PEM blocks.
+const maxFile = 1 << 20
+
+// Measured is configuration that the evidence covers. The zero value trusts
+// nothing: no KBS, no image policy, no registry over plain HTTP.
+type Measured struct {
+	// Workload selects the registration at the relying party. It comes from
+	// initdata alone and authorises nothing.
+	Workload string `toml:"workload"`
+	// InitData is the file that holds the initdata of a guest that has no
+	// initdata device. The bytes in it are still checked against the evidence.
+	InitData string `toml:"initdata"`
+
+	KBS         KBS         `toml:"kbs"`
+	Image       Image       `toml:"image"`
+	KeyProvider KeyProvider `toml:"keyprovider"`
+	TestSNP     TestSNP     `toml:"testsnp"`
+}
+
+// KBS names the relying party and what proves that it is the one meant.
+type KBS struct {
+	URL string `toml:"url"`
+	// Cert is PEM text: the only roots accepted for the KBS's certificate.
+	Cert string `toml:"cert"`
+	// PlainHTTP allows an http URL. JWE hides a secret but authenticates nobody,
+	// so start-up prints this as a weakness.
+	PlainHTTP bool `toml:"plain_http"`
+	// KeyAlgorithm is the TEE key: "ECDH-ES+A256KW-P256" (default),
+	// "ECDH-ES+A256KW-P521" or "RSA-OAEP-256".
+	KeyAlgorithm string `toml:"key_algorithm"`
+}
+
+// Image says where images come from and which are admitted.
+type Image struct {
+	// Store holds layers while they are in use, by default on the scratch of /run.
+	Store string `toml:"store"`
+	// Policy is policy.json as text; PolicyURI names it as file:// or kbs://.
+	// Without either no image is admitted.
+	Policy    string `toml:"policy"`
+	PolicyURI string `toml:"policy_uri"`
+	// CredentialsURI names an auth.json as file:// or kbs://.
+	CredentialsURI string `toml:"credentials_uri"`
+	// InsecureRegistries are host[:port] names spoken to over plain HTTP.
+	InsecureRegistries []string `toml:"insecure_registries"`
+	// Roots are PEM blocks added to the system's roots for registries.
+	Roots []string `toml:"roots"`
+}
+
+// KeyProvider is the socket on which other tools unwrap layer keys.
+type KeyProvider struct {
+	// Listen is unix:///PATH or a loopback HOST:PORT; empty serves nothing.
+	Listen string `toml:"listen"`
+}
+
+// TestSNP is the test signer's directory. Only builds with the tag testsnp, which
+// are never released, have one; in any other build the key is an error.
+type TestSNP struct {
+	Dir string `toml:"dir"`
+}
+
+// Load reads casemate.toml. An unknown or repeated key is an error with its line.
+func Load(path string) (Measured, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return Measured{}, fmt.Errorf("reading the measured configuration: %w", err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err != nil {
+		return Measured{}, fmt.Errorf("reading the measured configuration %s: %w", path, err)
+	}
+	if len(text) > maxFile {
+		return Measured{}, fmt.Errorf("reading the measured configuration %s: want at most %d bytes", path, maxFile)
+	}
+	m, err := parse(string(text))
+	if err != nil {
+		return Measured{}, fmt.Errorf("reading the measured configuration %s: %w", path, err)
+	}
+	if m.Workload != "" {
+		return Measured{}, fmt.Errorf("reading the measured configuration %s: workload belongs into initdata, which the relying party compares", path)
+	}
+	return m, nil
+}
+
+func parse(text string) (Measured, error) {
+	var m Measured
+	meta, err := toml.Decode(text, &m)
+	if err != nil {
+		if syntax, ok := errors.AsType[toml.ParseError](err); ok {
+			return Measured{}, fmt.Errorf("line %d: %s", syntax.Position.Line, syntax.Message)
+		}
+		return Measured{}, err
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return Measured{}, fmt.Errorf("line %d: unknown key %q", lineOf(text, unknown[0]), unknown[0])
+	}
+	if err := exactCase(meta, text); err != nil {
+		return Measured{}, err
+	}
+	return m, m.check()
+}
+
+// exactCase refuses a key in another spelling. The decoder matches names without
+// regard to case, so url and URL would be one key with two values, of which chance
+// takes one. Every name that is read here is lower-case.
+func exactCase(meta toml.MetaData, text string) error {
+	for _, key := range meta.Keys() {
+		if key.String() != strings.ToLower(key.String()) {
+			return fmt.Errorf("line %d: unknown key %q: want lower case", lineOf(text, key), key)
+		}
+	}
+	return nil
+}
+
+// lineOf finds the line on which a key is set; the decoder does not keep it.
+func lineOf(text string, key toml.Key) int {
+	last := key[len(key)-1]
+	for i, line := range strings.Split(text, "\n") {
+		name, _, _ := strings.Cut(strings.TrimSpace(line), "=")
+		if strings.Trim(strings.TrimSpace(name), `"'`) == last || strings.Trim(strings.TrimSpace(line), "[]") == key.String() {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+func (m Measured) check() error {
+	if m.KBS.URL != "" && !strings.HasPrefix(m.KBS.URL, "https://") && !m.KBS.PlainHTTP {
+		return fmt.Errorf("kbs.url %q: want https, or kbs.plain_http = true to name the weakness", m.KBS.URL)
+	}
+	if strings.HasPrefix(m.KBS.URL, "https://") && m.KBS.Cert == "" {
+		return fmt.Errorf("kbs.url %q: want kbs.cert, the PEM certificate that the KBS is pinned to", m.KBS.URL)
+	}
+	if m.Image.Policy != "" && m.Image.PolicyURI != "" {
+		return errors.New("image.policy and image.policy_uri: want one of them")
+	}
+	return nil
+}
+
+// Weaknesses lists, in words for the start-up log, each protection that the
+// measured configuration switched off.
+func (m Measured) Weaknesses() []string {
+	var list []string
+	if m.KBS.PlainHTTP {
+		list = append(list, "kbs.plain_http: the KBS is not authenticated; whoever is on the path may answer in its place")
+	}
+	if l := m.KeyProvider.Listen; l != "" && !strings.HasPrefix(l, "unix:") {
+		list = append(list, fmt.Sprintf("keyprovider.listen: every process and container that shares the network reaches %s", l))
+	}
+	for _, r := range m.Image.InsecureRegistries {
+		list = append(list, fmt.Sprintf("image.insecure_registries: %s is spoken to over plain HTTP", r))
+	}
+	if m.TestSNP.Dir != "" {
+		list = append(list, "testsnp.dir: evidence is signed by a test key, not by a TEE")
+	}
+	return list
+}
+
+// tenantOnly refuses what initdata may not say: these settings are about the machine,
+// not about the tenant's workload.
+func (m Measured) tenantOnly() error {
+	for key, set := range map[string]bool{
+		"initdata": m.InitData != "", "image.store": m.Image.Store != "",
+		"keyprovider.listen": m.KeyProvider.Listen != "", "testsnp.dir": m.TestSNP.Dir != "",
+	} {
+		if set {
+			return fmt.Errorf("%s belongs into the measured root's casemate.toml", key)
+		}
+	}
+	return nil
+}
+
+// join merges what initdata says into m. Either may leave a key empty; where both set
+// it they must agree, since neither source outranks the other.
+func (m Measured) join(o Measured) (Measured, error) {
+	var failures []error
+	text := func(key string, a *string, b string) {
+		if *a != "" && b != "" && *a != b {
+			failures = append(failures, fmt.Errorf("%s is set twice: %q and %q", key, *a, b))
+		}
+		if *a == "" {
+			*a = b
+		}
+	}
+	text("workload", &m.Workload, o.Workload)
+	text("kbs.url", &m.KBS.URL, o.KBS.URL)
+	text("kbs.cert", &m.KBS.Cert, o.KBS.Cert)
+	text("kbs.key_algorithm", &m.KBS.KeyAlgorithm, o.KBS.KeyAlgorithm)
+	text("image.policy", &m.Image.Policy, o.Image.Policy)
+	text("image.policy_uri", &m.Image.PolicyURI, o.Image.PolicyURI)
+	text("image.credentials_uri", &m.Image.CredentialsURI, o.Image.CredentialsURI)
+	list := func(key string, a *[]string, b []string) {
+		if len(*a) > 0 && len(b) > 0 && !slices.Equal(*a, b) {
+			failures = append(failures, fmt.Errorf("%s is set twice: %q and %q", key, *a, b))
+		}
+		if len(*a) == 0 {
+			*a = b
+		}
+	}
+	list("image.insecure_registries", &m.Image.InsecureRegistries, o.Image.InsecureRegistries)
+	list("image.roots", &m.Image.Roots, o.Image.Roots)
+	m.KBS.PlainHTTP = m.KBS.PlainHTTP || o.KBS.PlainHTTP
+	return m, errors.Join(failures...)
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Casemate is the program inside a confidential VM: it proves what the VM is,
+// gets keys released for exactly that, pulls and opens images with them, and runs
+// their containers.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/casemate/casemate/agent/container"
+	"github.com/casemate/casemate/agent/guest"
+)
+
+// Exit codes: what was asked for was done; it was refused or failed; it was not
+// understood.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// verb is one subcommand.
+type verb struct {
+	name, args, help string
+	run              func(context.Context, []string) error
+}
+
+// errUsage marks a command line that was not understood.
+var errUsage = errors.New("wrong usage")
+
+// exitStatus is the exit code of the container that a verb ran.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("the container ended with status %d", int(e)) }
+
+func main() {
+	container.Init() // does not return in a container's first process
+	if err := guest.CleanStart(); err != nil {
+		guest.NewConsole(os.Stderr).Park(context.Background(), "boot-start", notSetUp)
+	}
+	if guest.First() {
+		boot(context.Background())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// The main goroutine is tied to the main thread by now, which makes each of its
+	// waits a switch of threads: the work is done beside it.
+	done := make(chan int)
+	go func() { done <- dispatch(ctx, os.Args[1:], os.Stderr) }()
+	code := <-done
+	stop()
+	os.Exit(code)
+}
+
+func dispatch(ctx context.Context, args []string, stderr io.Writer) int {
+	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+		usage(stderr)
+		return exitUsage
+	}
+	for _, v := range verbs() {
+		if v.name == args[0] {
+			return report(stderr, v, v.run(ctx, args[1:]))
+		}
+	}
+	fmt.Fprintf(stderr, "casemate: unknown verb %q\n", args[0])
+	usage(stderr)
+	return exitUsage
+}
+
+func report(stderr io.Writer, v verb, err error) int {
+	status, ended := errors.AsType[exitStatus](err)
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, flag.ErrHelp):
+		return exitUsage
+	case errors.Is(err, errUsage):
+		fmt.Fprintf(stderr, "casemate %s: %v\nusage: casemate %s %s\n", v.name, err, v.name, v.args)
+		return exitUsage
+	case ended:
+		return int(status)
+	default:
+		fmt.Fprintf(stderr, "casemate %s: %v\n", v.name, err)
+		return exitFailed
+	}
+}
+
+func usage(w io.Writer) {
+	fmt.Fprintln(w, "usage: casemate VERB [flags] [arguments]")
+	for _, v := range verbs() {
+		fmt.Fprintf(w, "  %-9s %-28s %s\n", v.name, v.args, v.help)
+	}
+}
+
+func verbs() []verb {
+	return []verb{
+		{"run", "[--config F] IMAGE [-- CMD…]", "attest, get the keys, pull, verify, open and run an image", runRun},
+		{"pull", "[--config F] IMAGE DIR", "the same without running it: layers and an OCI bundle in DIR", runPull},
+		{"evidence", "[--data FILE]", "print evidence bound to data, in the domain of workloads", runEvidence},
+		{"token", "", "print the relying party's attestation token", runToken},
+		{"get", "URI", "write a secret of the relying party to standard output", runGet},
+		{"agent", "[--listen ADDRESS]", "serve the kata agent API; as PID 1 boot the guest first", runAgent},
+		{"serve", "", "serve the key provider for skopeo, containerd and podman", runServe},
+		{"version", "", "print the version", runVersion},
+	}
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/casemate/casemate/agent/attest"
+	"github.com/casemate/casemate/agent/initdata"
+	"github.com/casemate/casemate/agent/kbs"
+	"github.com/casemate/casemate/cmd/casemate/internal/config"
+	"github.com/casemate/casemate/imagepull"
+	"github.com/casemate/casemate/imagepull/trust"
+)
+
+// machine is this guest once it knows what it is: its TEE, the initdata that the
+// evidence carries, and the configuration that follows from both.
+type machine struct {
+	conf     config.Measured
+	attester attest.Attester
+	initdata []byte // verbatim, nil when there is none
+	steps    steps
+	log      *slog.Logger
+}
+
+// openGuest reads the measured configuration, finds the TEE and checks initdata
+// against a fresh report. Nothing is asked of the relying party yet.
+func openGuest(ctx context.Context, o options) (*machine, error) {
+	m := &machine{steps: steps{os.Stderr}, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	if o.quiet {
+		m.steps.w = io.Discard
+	}
+	var err error
+	if m.conf, err = config.Load(o.config); err != nil {
+		return nil, err
+	}
+	err = m.steps.do("find the TEE", func() error {
+		m.attester, err = attest.Detect(attest.Config{TestSignerDir: m.conf.TestSNP.Dir, Log: m.log})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := m.steps.do("check initdata against a fresh report", func() error { return m.bindInitData(ctx) }); err != nil {
+		return nil, err
+	}
+	for _, w := range m.conf.Weaknesses() {
+		m.steps.say("weakened by measured configuration: %s", w)
+	}
+	return m, nil
+}
+
+// bindInitData reads initdata once, compares its digest with what the TEE's report
+// carries and takes over what it says. Without initdata the report must carry none.
+func (m *machine) bindInitData(ctx context.Context) error {
+	reader, ok := m.attester.(attest.InitDataReader)
+	if m.conf.InitData == "" {
+		if !ok {
+			return nil
+		}
+		bound, err := reader.BoundInitData(ctx)
+		if err != nil {
+			return err
+		}
+		return requireNone(bound)
+	}
+	raw, err := readCapped(m.conf.InitData, initdata.MaxSize)
+	if err != nil {
+		return fmt.Errorf("reading initdata: %w", err)
+	}
+	d, err := initdata.Parse(raw)
+	if err != nil {
+		return err
+	}
+	if ok {
+		bound, err := reader.BoundInitData(ctx)
+		if err != nil {
+			return err
+		}
+		if err := d.Match(bound); err != nil {
+			return err
+		}
+	} else {
+		m.steps.say("the %s evidence does not carry initdata; only the relying party's list stands for it", m.attester.TEE())
+	}
+	m.initdata = raw
+	m.conf, err = m.conf.WithInitData(d.Data, m.log)
+	return err
+}
+
+// requireNone keeps the door shut where the report carries the digest of initdata
+// that is not there: it was taken away, or configuration does not say where it is.
+func requireNone(bound []byte) error {
+	if initdata.IsZero(bound) {
+		return nil
+	}
+	return fmt.Errorf("checking initdata: the report carries the digest %x and no initdata is configured", bound)
+}
+
+// readCapped reads a file of at most limit bytes.
+func readCapped(path string, limit int) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	raw, err := readAll(file, limit)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return raw, nil
+}
+
+// readAll reads to the end, which must come within limit bytes.
+func readAll(r io.Reader, limit int) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) > limit {
+		return nil, fmt.Errorf("want at most %d bytes", limit)
+	}
+	return raw, nil
+}
+
+// relyingParty is the client of the KBS that configuration names.
+func (m *machine) relyingParty() (*kbs.Client, error) {
+	if m.conf.KBS.URL == "" {
+		return nil, errors.New("no KBS is configured: kbs.url, or kbc.url in initdata's cdh.toml")
+	}
+	var roots *x509.CertPool
+	if m.conf.KBS.Cert != "" {
+		roots = x509.NewCertPool()
+		if !roots.AppendCertsFromPEM([]byte(m.conf.KBS.Cert)) {
+			return nil, errors.New("reading kbs.cert: want a PEM certificate")
+		}
+	}
+	return kbs.New(kbs.Config{
+		URL: m.conf.KBS.URL, Roots: roots, AllowPlainHTTP: m.conf.KBS.PlainHTTP,
+		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, InitData: m.initdata, Log: m.log,
+	})
+}
+
+// document reads what a URI of the configuration names: kbs:// from the relying
+// party, file:// from the measured root.
+func (m *machine) document(ctx context.Context, client *kbs.Client, uri string, limit int) ([]byte, error) {
+	if path, ok := strings.CutPrefix(uri, "file://"); ok {
+		return readCapped(path, limit)
+	}
+	if client == nil {
+		return nil, fmt.Errorf("%s: no KBS is configured", uri)
+	}
+	return client.Key(ctx, uri)
+}
+
+// maxDocument caps policy.json and auth.json files.
+const maxDocument = 1 << 20
+
+// puller admits images by the configured policy and opens their layers with unwrapper,
+// nil where no KBS is configured: then encrypted layers are refused.
+func (m *machine) puller(ctx context.Context, client *kbs.Client, unwrapper imagepull.KeyUnwrapper, store string) (*imagepull.Puller, error) {
+	policy, err := m.policy(ctx, client)
+	if err != nil {
+		return nil, err
+	}
+	c := imagepull.Config{Store: store, Policy: policy, Unwrapper: unwrapper, Insecure: m.conf.Image.InsecureRegistries, Log: m.log}
+	if uri := m.conf.Image.CredentialsURI; uri != "" {
+		raw, err := m.document(ctx, client, uri, maxDocument)
+		if err != nil {
+			return nil, fmt.Errorf("reading registry credentials: %w", err)
+		}
+		defer clear(raw)
+		if c.Credentials, err = imagepull.ParseAuthFile(raw); err != nil {
+			return nil, err
+		}
+	}
+	if len(m.conf.Image.Roots) > 0 {
+		if c.Roots, err = x509.SystemCertPool(); err != nil {
+			return nil, fmt.Errorf("reading the system's roots: %w", err)
+		}
+		for i, pem := range m.conf.Image.Roots {
+			if !c.Roots.AppendCertsFromPEM([]byte(pem)) {
+				return nil, fmt.Errorf("reading image.roots[%d]: want a PEM certificate", i)
+			}
+		}
+	}
+	return imagepull.New(c)
+}
+
+func (m *machine) policy(ctx context.Context, client *kbs.Client) (*trust.Policy, error) {
+	text := []byte(m.conf.Image.Policy)
+	if uri := m.conf.Image.PolicyURI; uri != "" {
+		var err error
+		if text, err = m.document(ctx, client, uri, maxDocument); err != nil {
+			return nil, fmt.Errorf("reading the image policy: %w", err)
+		}
+	}
+	if len(text) == 0 {
+		return nil, nil // imagepull refuses every image and says so
+	}
+	policy, err := trust.ParsePolicy(text)
+	if err != nil {
+		return nil, err
+	}
+	return policy, policy.LoadKeys(ctx, keyReader{m, client})
+}
+
+// keyReader reads the verification keys that a policy names by path: a file of the
+// measured root, or a secret of the relying party.
+type keyReader struct {
+	m      *machine
+	client *kbs.Client
+}
+
+// maxPublicKey caps a PEM file with one public key.
+const maxPublicKey = 64 << 10
+
+// ReadKey returns the file or secret that path names.
+func (k keyReader) ReadKey(ctx context.Context, path string) ([]byte, error) {
+	if !strings.Contains(path, "://") {
+		path = "file://" + path
+	}
+	return k.m.document(ctx, k.client, path, maxPublicKey)
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+)
+
+// steps tells the person who waits what is being done and what it took. Names are
+// ours, never the image's or the relying party's.
+type steps struct{ w io.Writer }
+
+func (s steps) do(name string, step func() error) error {
+	start := time.Now()
+	if err := step(); err != nil {
+		return err
+	}
+	fmt.Fprintf(s.w, "casemate: %-42s %8.1f ms\n", name, float64(time.Since(start).Microseconds())/1000)
+	return nil
+}
+
+func (s steps) say(format string, args ...any) {
+	fmt.Fprintf(s.w, "casemate: "+format+"\n", args...)
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verifier
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/casemate/casemate/agent/evidence"
+)
+
+const (
+	// maxCRLSize is far above AMD's lists, which have a handful of entries.
+	maxCRLSize = 1 << 20
+	// maxCRLs is more than the product lines there are, test roots included.
+	maxCRLs = 32
+	// crlInterval is how soon a list that was put into the directory counts.
+	crlInterval = time.Minute
+)
+
+// collateral is a directory of certificates and revocation lists, laid out as
+// Trustee's offline store: vcek/HWID/*vcek.der, and beside it crl/*.crl.
+type collateral struct {
+	dir string // "" for none
+
+	mu     sync.Mutex // guards lists, what they point to, and readAt
+	lists  []*crl
+	readAt time.Time
+}
+
+// crl remembers whose signature it carries, which takes an RSA operation to find out.
+type crl struct {
+	list *x509.RevocationList
+	ark  *x509.Certificate // nil until one has verified
+}
+
+func (l *crl) signedBy(ark *x509.Certificate) bool {
+	if l.ark != nil {
+		return l.ark.Equal(ark)
+	}
+	if !bytes.Equal(l.list.RawIssuer, ark.RawSubject) || l.list.CheckSignatureFrom(ark) != nil {
+		return false
+	}
+	l.ark = ark
+	return true
+}
+
+func newCollateral(dir string) (*collateral, error) {
+	c := &collateral{dir: dir}
+	if dir == "" {
+		return c, nil
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return nil, fmt.Errorf("opening collateral %s: not a directory", dir)
+	}
+	var err error
+	if c.lists, err = c.readLists(); err != nil {
+		return nil, err
+	}
+	c.readAt = time.Now()
+	return c, nil
+}
+
+// vcek returns the certificate for the chip and firmware of a report, nil when the
+// directory has none.
+func (c *collateral) vcek(r *evidence.SNPReport) ([]byte, error) {
+	if c.dir == "" {
+		return nil, nil
+	}
+	hwid, tcb := r.ChipID(), r.ReportedTCB()
+	level := fmt.Sprintf("bl%02d_tee%02d_snp%02d_ucode%02d", tcb.Bootloader, tcb.TEE, tcb.SNP, tcb.Microcode)
+	if r.Product() == evidence.Turin {
+		hwid = hwid[:8]
+		level += fmt.Sprintf("_fmc%02d", tcb.FMC)
+	}
+	for _, name := range []string{level + "_vcek.der", "vcek.der"} {
+		der, err := c.read(path.Join("vcek", fmt.Sprintf("%x", hwid), name), evidence.MaxSNPCertSize)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return der, err
+		}
+	}
+	return nil, nil
+}
+
+// read returns a file of the directory, which cannot be left by links.
+func (c *collateral) read(name string, limit int64) ([]byte, error) {
+	root, err := os.OpenRoot(c.dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening collateral: %w", err)
+	}
+	defer root.Close()
+	f, err := root.Open(filepath.FromSlash(name))
+	if err != nil {
+		return nil, fmt.Errorf("opening collateral: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading collateral %s: %w", name, err)
+	}
+	if int64(len(text)) > limit {
+		return nil, fmt.Errorf("reading collateral %s: over %d bytes", name, limit)
+	}
+	return text, nil
+}
+
+func (c *collateral) readLists() ([]*crl, error) {
+	entries, err := os.ReadDir(filepath.Join(c.dir, "crl"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading collateral: %w", err)
+	}
+	var lists []*crl
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".crl") {
+			continue
+		}
+		if len(lists) == maxCRLs {
+			return nil, fmt.Errorf("reading collateral: more than %d revocation lists", maxCRLs)
+		}
+		text, err := c.read("crl/"+e.Name(), maxCRLSize)
+		if err != nil {
+			return nil, err
+		}
+		if block, _ := pem.Decode(text); block != nil {
+			text = block.Bytes
+		}
+		list, err := x509.ParseRevocationList(text)
+		if err != nil {
+			return nil, fmt.Errorf("parsing revocation list %s: %w", e.Name(), err)
+		}
+		lists = append(lists, &crl{list: list})
+	}
+	return lists, nil
+}
+
+// revocations returns the newest list that ark signed, nil for none. A directory that
+// can no longer be read keeps what was read before; staleness then shows in the list.
+func (c *collateral) revocations(ark *x509.Certificate) *x509.RevocationList {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dir != "" && time.Since(c.readAt) > crlInterval {
+		if lists, err := c.readLists(); err == nil {
+			c.lists = lists
+		}
+		c.readAt = time.Now()
+	}
+	var newest *x509.RevocationList
+	for _, l := range c.lists {
+		if l.signedBy(ark) && (newest == nil || l.list.ThisUpdate.After(newest.ThisUpdate)) {
+			newest = l.list
+		}
+	}
+	return newest
+}

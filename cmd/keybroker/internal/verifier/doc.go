@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package verifier judges evidence against a workload's registration. It decides by
+// code what no policy may loosen: the chain to AMD's roots, the report's signature, the
+// firmware the signing key is certified for, no debugging, no migration, privilege
+// level 0, what the report is bound to, and that the registration lists what it found.
+//
+// It implements the verification of AMD publication 56860 (ATTESTATION_REPORT) and
+// 57230 (VCEK and VLEK certificates, their extensions and revocation lists) on
+// evidence in Trustee's JSON form.
+//
+// Each check is a row of a table with a stable name. A verdict holds what every row
+// wanted and found; it allows only when every row was judged and passed, so a row that
+// is missing denies. Missing or stale collateral denies unless the registration takes
+// it. Certificates are never fetched: they come with the evidence or from a directory.
+//
+// Files: verdict.go the result; verifier.go the entrance; registration.go rows that
+// compare with the registration, at every release too; snp.go, snpchecks.go rows on SNP
+// evidence; snpcert.go, snpchain.go, snproots.go certificates; collateral.go those on
+// disk and revocation; tcb.go firmware levels; snpclaims.go claims; sample.go the
+// sample TEE.
+package verifier

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verifier
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/casemate/casemate/agent/evidence"
+	"github.com/casemate/casemate/cmd/internal/owner"
+)
+
+// claim is a guest that says it is the workload of a registration.
+type claim struct {
+	facts        Facts
+	registration owner.Registration
+}
+
+// registrationChecks are judged when evidence comes and again at every release, with
+// the registration as it is then: what its owner took back is refused from then on,
+// however long tokens still live.
+func registrationChecks() []check[claim] {
+	return []check[claim]{
+		{name: "tee-listed", judge: checkTEE},
+		{name: "initdata-listed", judge: checkInitData},
+		{name: "measurement", judge: checkMeasurement},
+		{name: "tcb-minimum", judge: checkMinimumTCB},
+		{name: "test-root", judge: checkTestRoot},
+	}
+}
+
+// Recheck compares facts with a registration.
+func Recheck(facts Facts, r owner.Registration) []Finding {
+	findings, _ := run(registrationChecks(), claim{facts: facts, registration: r})
+	return findings
+}
+
+func checkTEE(c claim) (wanted, found string, ok bool) {
+	names := make([]string, len(c.registration.TEEs))
+	for i, tee := range c.registration.TEEs {
+		names[i] = string(tee)
+	}
+	return oneOf(names), string(c.facts.TEE), c.registration.Takes(c.facts.TEE)
+}
+
+func checkInitData(c claim) (wanted, found string, ok bool) {
+	if c.facts.InitData == "" {
+		return oneOf(c.registration.InitData), "no initdata", false
+	}
+	return oneOf(c.registration.InitData), c.facts.InitData, slices.Contains(c.registration.InitData, c.facts.InitData)
+}
+
+func checkMeasurement(c claim) (wanted, found string, ok bool) {
+	if c.facts.TEE == evidence.Sample {
+		return "nothing: sample evidence has no measurement", "none", true
+	}
+	list := c.registration.Measurements(c.facts.TEE)
+	return oneOf(list), c.facts.Measurement, slices.Contains(list, c.facts.Measurement)
+}
+
+// checkMinimumTCB wants a minimum for Turin: floors has none to fall back on. Behind a
+// test root there is no floor to miss.
+func checkMinimumTCB(c claim) (wanted, found string, ok bool) {
+	var minimums map[string]owner.TCB
+	if c.facts.TEE == evidence.SNP && c.registration.SNP != nil {
+		minimums = c.registration.SNP.MinimumTCB
+	}
+	if c.facts.Product == owner.Turin && !c.facts.TestRoot && minimums[owner.Turin] == (owner.TCB{}) {
+		return "a minimum_tcb for turin in the registration: no floor is known for it", "none, for " + describeTCB(c.facts.TCB), false
+	}
+	if minimums == nil {
+		return "no minimum of the workload's own", describeTCB(c.facts.TCB), true
+	}
+	minimum, listed := minimums[c.facts.Product]
+	if !listed {
+		return "a product line with a minimum", c.facts.Product, false
+	}
+	return "at least " + describeTCB(minimum), describeTCB(c.facts.TCB), atLeast(c.facts.TCB, minimum)
+}
+
+func checkTestRoot(c claim) (wanted, found string, ok bool) {
+	wanted, found = "a root of the TEE's vendor", "a root of the TEE's vendor"
+	if c.registration.TestRoots {
+		wanted = "a root of the TEE's vendor or a test root"
+	}
+	if c.facts.TestRoot {
+		found = "a test root"
+	}
+	return wanted, found, !c.facts.TestRoot || c.registration.TestRoots
+}
+
+// oneOf keeps long lists readable; the registration itself can be shown.
+func oneOf(list []string) string {
+	const shown = 3
+	switch {
+	case len(list) == 0:
+		return "nothing: the list is empty"
+	case len(list) <= shown:
+		return strings.Join(list, " or ")
+	}
+	return fmt.Sprintf("%s or %d more", strings.Join(list[:shown], " or "), len(list)-shown)
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verifier
+
+import (
+	"github.com/casemate/casemate/agent/evidence"
+	"github.com/casemate/casemate/cmd/internal/owner"
+)
+
+// Finding is the outcome of one rule. Wanted and Found are for the owner, never for
+// the guest or its host.
+type Finding struct {
+	Rule   string `json:"rule"`
+	OK     bool   `json:"ok"`
+	Wanted string `json:"wanted"`
+	Found  string `json:"found"`
+}
+
+// Facts is what accepted evidence says about the guest, in the form that a token
+// carries so that a release can compare it with the registration as it is then.
+type Facts struct {
+	TEE evidence.TEE `json:"tee"`
+	// Measurement is the launch measurement in lower-case hex, "" when the TEE has none.
+	Measurement string `json:"measurement"`
+	// InitData is the digest of the initdata document, ALGORITHM:HEX.
+	InitData string `json:"initdata"`
+	// Product is the product line as in owner.SNPReference, "" when the TEE has none.
+	Product string `json:"product"`
+	// TCB is the firmware to hold against a minimum: each component the lowest of the
+	// levels in the report.
+	TCB owner.TCB `json:"tcb"`
+	// TestRoot says that the chain ends at a root given for tests.
+	TestRoot bool `json:"test_root"`
+}
+
+// Vector is the part of the AR4SI trustworthiness vector that this verifier claims;
+// the other members are 0, "no claim".
+type Vector struct {
+	Hardware      int
+	Executables   int
+	Configuration int
+}
+
+// Verdict is the judgement of one piece of evidence.
+type Verdict struct {
+	Facts Facts
+	// Findings has a row for each check that was judged, in the order of the tables.
+	Findings []Finding
+	// Claims are the members that Trustee's verifier derives for the TEE, as JSON.
+	Claims []byte
+	Vector Vector
+
+	complete bool // every row of every table was judged
+}
+
+// Allowed reports whether every rule was judged and none failed.
+func (v Verdict) Allowed() bool {
+	return v.complete && len(v.Findings) > 0 && len(v.Failed()) == 0
+}
+
+// Failed returns the findings that deny, the most telling first.
+func (v Verdict) Failed() []Finding { return Failed(v.Findings) }
+
+// Failed returns those of findings that are not OK.
+func Failed(findings []Finding) []Finding {
+	var failed []Finding
+	for _, f := range findings {
+		if !f.OK {
+			failed = append(failed, f)
+		}
+	}
+	return failed
+}
+
+// check is one row: a rule over a case of type T. When a gate fails, what the later
+// rows would look at does not exist, and they are not judged.
+type check[T any] struct {
+	name  string
+	gate  bool
+	judge func(T) (wanted, found string, ok bool)
+}
+
+// run judges the rows in order and reports whether it reached the end.
+func run[T any](checks []check[T], c T) (findings []Finding, complete bool) {
+	for _, row := range checks {
+		wanted, found, ok := row.judge(c)
+		findings = append(findings, Finding{Rule: row.name, OK: ok, Wanted: wanted, Found: found})
+		if !ok && row.gate {
+			return findings, false
+		}
+	}
+	return findings, true
+}

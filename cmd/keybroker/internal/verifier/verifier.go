@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verifier
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/casemate/casemate/agent/evidence"
+	"github.com/casemate/casemate/cmd/internal/owner"
+)
+
+// Config says what a Verifier trusts besides AMD's roots.
+type Config struct {
+	// SNPTestRoots is PEM: an ARK and, if the evidence does not bring them, the ASK and
+	// ASVK below it. Trusted only for registrations with test_roots. Nil for none.
+	SNPTestRoots []byte
+	// Collateral is a directory with vcek/HWID/*.der and crl/*.crl, "" for none.
+	Collateral string
+}
+
+// Verifier judges evidence. It is safe for concurrent use.
+type Verifier struct {
+	snp snpVerifier
+}
+
+// New loads the roots and checks c.
+func New(c Config) (*Verifier, error) {
+	snp, err := newSNPVerifier(c)
+	if err != nil {
+		return nil, err
+	}
+	return &Verifier{snp: snp}, nil
+}
+
+// Input is what is judged and by what.
+type Input struct {
+	TEE      evidence.TEE
+	Evidence json.RawMessage
+	// ReportData is what the handshake binds the evidence to.
+	ReportData evidence.ReportData
+	// InitData is the digest of the initdata document that came along.
+	InitData Digest
+	// Registration is what the guest claims to be.
+	Registration owner.Registration
+	Now          time.Time
+}
+
+// Digest is a digest with its algorithm. The zero value is no digest.
+type Digest struct {
+	Algorithm evidence.HashAlgorithm
+	Sum       []byte
+}
+
+// String returns ALGORITHM:HEX as in a registration, "" for no digest.
+func (d Digest) String() string {
+	if len(d.Sum) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s:%x", d.Algorithm, d.Sum)
+}
+
+// Supports reports whether there is a verifier for tee.
+func Supports(tee evidence.TEE) bool { return tee == evidence.SNP || tee == evidence.Sample }
+
+// Verify judges in. It never panics on hostile evidence and always says why it denies.
+func (v *Verifier) Verify(in Input) Verdict {
+	var verdict Verdict
+	switch in.TEE {
+	case evidence.SNP:
+		verdict = v.snp.verify(in)
+	case evidence.Sample:
+		verdict = verifySample(in)
+	default:
+		return Verdict{Facts: Facts{TEE: in.TEE}, Findings: []Finding{{
+			Rule: "verifier", Wanted: "a TEE with a verifier: snp, sample", Found: string(in.TEE),
+		}}}
+	}
+	if verdict.complete {
+		verdict.Findings = append(verdict.Findings, Recheck(verdict.Facts, in.Registration)...)
+	}
+	return verdict
+}

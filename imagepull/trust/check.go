@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package trust
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// maxSignatures bounds how many signatures of one digest are looked at. Each signing adds one.
+const maxSignatures = 256
+
+// maxReasons bounds how many signatures a refusal explains.
+const maxReasons = 4
+
+// Subject is the image that is asked about.
+type Subject struct {
+	// Reference is the name as the user requested it, never the mirror's from which the image comes.
+	Reference name.Reference
+	// Digests are proved: each is the digest of bytes that the caller has checked. First comes what the name stands
+	// for, then, where that is an index, the manifest chosen from it. A signature may be over any of them.
+	Digests []v1.Hash
+}
+
+// Signature is one cosign signature, as fetched.
+type Signature struct {
+	Payload         []byte // the simple signing JSON, verbatim; only read
+	Base64Signature string // annotation dev.cosignproject.cosign/signature
+}
+
+// SignatureSource finds the signatures that a registry holds for a digest.
+type SignatureSource interface {
+	// Signatures returns them in any order. None is an empty list and no error; an error says that it is not known.
+	Signatures(ctx context.Context, digest v1.Hash) ([]Signature, error)
+}
+
+// Check returns nil when the policy admits s: every requirement of the one entry that matches best is met. It
+// returns a *Denial when it refuses, and another error when it cannot tell because src failed. src is asked only
+// when a requirement needs signatures.
+func (p *Policy) Check(ctx context.Context, s Subject, src SignatureSource) error {
+	if s.Reference == nil || len(s.Digests) == 0 {
+		return errors.New("checking policy: no reference or no digest")
+	}
+	ref := fromName(s.Reference)
+	scope, requirements := p.match(ref)
+	c := &check{ref: ref, subject: s, src: src}
+	for i := range requirements {
+		r := &requirements[i]
+		wanted, found, err := c.meets(ctx, r)
+		if err != nil {
+			return fmt.Errorf("checking %s: %w", ref, err)
+		}
+		if wanted == "" {
+			continue
+		}
+		d := &Denial{
+			Reference:   ref.String(),
+			Digests:     s.Digests,
+			Scope:       scope,
+			Requirement: fmt.Sprintf("%s[%d]", r.kind, i),
+			Wanted:      wanted,
+			Found:       found,
+			Admit:       admitDigest(ref, s.Digests[0]),
+		}
+		if r.kind == typeSigstore {
+			d.Admit = admitSignature(r, ref, s.Digests[0], c.repoOnly)
+		}
+		return d
+	}
+	return nil
+}
+
+// match finds the entry for a name.
+func (p *Policy) match(ref reference) (string, []requirement) {
+	for _, scope := range scopesOf(ref) {
+		if requirements, ok := p.scopes[scope]; ok {
+			return nameOfScope(scope), requirements
+		}
+	}
+	return nameOfDefault, p.fallback
+}
+
+// check is one call of Check.
+type check struct {
+	ref        reference
+	subject    Subject
+	src        SignatureSource
+	signatures []Signature
+	fetched    bool
+	fetchErr   error // what kept some signatures from being seen
+	repoOnly   bool  // a good signature claims the repository without a tag
+}
+
+// meets checks one requirement: an empty wanted says that it is met.
+func (c *check) meets(ctx context.Context, r *requirement) (wanted, found string, err error) {
+	switch r.kind {
+	case typeAccept:
+		return "", "", nil
+	case typeReject:
+		return "no image here", "this one", nil
+	case typeSigstore:
+		return c.signed(ctx, r)
+	}
+	return "", "", fmt.Errorf("requirement of unknown type %q", r.kind)
+}
+
+// signed looks for one signature by one of the keys, over one of the digests, that claims an accepted name. Others
+// beside it do not matter: anyone may push signatures.
+func (c *check) signed(ctx context.Context, r *requirement) (wanted, found string, err error) {
+	wanted = fmt.Sprintf("a signature for %s", r.identity.describe(c.ref))
+	if len(r.keyPaths) > 0 {
+		return wanted, fmt.Sprintf("key %q, which was not loaded", r.keyPaths[0]), nil
+	}
+	if err := c.fetch(ctx); err != nil {
+		return "", "", err
+	}
+	var reasons []string
+	for i, s := range c.signatures {
+		if err := ctx.Err(); err != nil {
+			return "", "", err
+		}
+		why := c.refused(r, s)
+		if why == "" {
+			return "", "", nil
+		}
+		if len(reasons) < maxReasons {
+			reasons = append(reasons, fmt.Sprintf("signature %d: %s", i, why))
+		}
+	}
+	if c.fetchErr != nil { // the one that is missing may be the good one
+		return "", "", c.fetchErr
+	}
+	if len(c.signatures) == 0 {
+		return wanted, "none", nil
+	}
+	if more := len(c.signatures) - len(reasons); more > 0 {
+		reasons = append(reasons, fmt.Sprintf("%d more", more))
+	}
+	return wanted, strings.Join(reasons, "; "), nil
+}
+
+// fetch collects the signatures of all digests, once. That some could not be had matters only if the rest is not
+// enough.
+func (c *check) fetch(ctx context.Context) error {
+	if c.fetched {
+		return nil
+	}
+	c.fetched = true
+	if c.src == nil {
+		return errors.New("fetching signatures: no source")
+	}
+	for _, digest := range c.subject.Digests {
+		list, err := c.src.Signatures(ctx, digest)
+		if err != nil {
+			c.fetchErr = errors.Join(c.fetchErr, fmt.Errorf("fetching signatures of %s: %w", digest, err))
+			continue
+		}
+		c.signatures = append(c.signatures, list[:min(len(list), maxSignatures)]...)
+	}
+	return ctx.Err()
+}
+
+// refused says why a signature is not the wanted one, or "". Nothing of the payload is believed before the signature
+// over it is found good.
+func (c *check) refused(r *requirement, s Signature) string {
+	if len(s.Payload) > maxPayload || len(s.Base64Signature) > maxSignature {
+		return fmt.Sprintf("payload of %d and signature of %d bytes, at most %d and %d", len(s.Payload), len(s.Base64Signature),
+			maxPayload, maxSignature)
+	}
+	raw, err := base64.StdEncoding.DecodeString(s.Base64Signature) // passes over line ends
+	if err != nil {
+		return "signature is not base64"
+	}
+	if !signedByOne(r.keys, s.Payload, raw) {
+		return "not by an accepted key"
+	}
+	p, err := parsePayload(s.Payload)
+	if err != nil {
+		return fmt.Sprintf("by an accepted key, but malformed: %v", err)
+	}
+	if !c.has(p.digest) {
+		return fmt.Sprintf("by an accepted key, for digest %s", p.digest)
+	}
+	if !r.identity.accepts(c.ref, p.signed) {
+		c.repoOnly = c.repoOnly || p.signed.repo == c.ref.repo && !p.signed.exact()
+		return fmt.Sprintf("by an accepted key, for %s", p.signed)
+	}
+	return ""
+}
+
+func signedByOne(keys []publicKey, message, signature []byte) bool {
+	for _, k := range keys {
+		if k.verify(message, signature) {
+			return true
+		}
+	}
+	return false
+}
+
+// has says whether the digest is one of the subject's.
+func (c *check) has(digest v1.Hash) bool {
+	for _, d := range c.subject.Digests {
+		if d == digest {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,1 @@
+MEYCIQDxwkp0u0eUnYCdIIXbq4VFtar0Je0xkwUspliZA328lgIhALDALJ/NH0OLecz3IaomR3wts2hyoFmZSXPlA9y7aJgn
