@@ -19,6 +19,7 @@ func (f Fault) Error() string { return string(f) }
 // What a Puller can find. The order is that of a pull.
 const (
 	ErrReference    = Fault("malformed image reference")
+	ErrBlocked      = Fault("registry is blocked")           // by registries.conf
 	ErrInsecure     = Fault("plain HTTP refused")            // the registry is not in Config.Insecure
 	ErrRedirect     = Fault("redirect refused")              // another scheme, or into this machine
 	ErrUnauthorized = Fault("registry denied access")        // 401 and 403

@@ -117,6 +117,20 @@ func FuzzParseAuthFile(f *testing.F) {
 	})
 }
 
+func FuzzParseRegistries(f *testing.F) {
+	f.Add([]byte("[[registry]]\nprefix='*.a.example'\nlocation='b.example/x'\n[[registry.mirror]]\nlocation='c.example'\ninsecure=true"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		r, err := ParseRegistries(raw)
+		if err != nil {
+			return
+		}
+		places, err := r.endpoints(name.MustParseReference("x.a.example/y:1"), nil)
+		if err == nil && len(places) > maxEndpoints {
+			t.Errorf("got %d places, want at most %d", len(places), maxEndpoints)
+		}
+	})
+}
+
 func FuzzParseReference(f *testing.F) {
 	for _, s := range []string{"alpine", "oci:/x:y", "a.example:5000/b@sha256:" + digestOf(nil)[7:], "http://x"} {
 		f.Add(s)

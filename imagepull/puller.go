@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -31,6 +30,8 @@ type Config struct {
 	Unwrapper KeyUnwrapper
 	// Credentials for registries; nil is anonymous access.
 	Credentials *AuthFile
+	// Registries names mirrors, moves and blocked registries; nil is none.
+	Registries *Registries
 	// Insecure lists registries, host[:port] as in the reference, that may be
 	// spoken to over plain HTTP. For all others HTTPS is required, whatever
 	// their name or address.
@@ -80,7 +81,7 @@ type Puller struct {
 	closed  bool
 	policy  *trust.Policy
 	flights map[flightKey]*flight
-	clients map[string]*http.Client // by repository
+	clients map[clientKey]*http.Client
 	images  map[v1.Hash]*cachedImage
 }
 
@@ -88,6 +89,12 @@ type Puller struct {
 type cachedImage struct {
 	layers []*layer
 	policy [32]byte // hash of the policy that admitted the last use
+}
+
+// clientKey is a repository and whether it may be spoken to over plain HTTP.
+type clientKey struct {
+	repository string
+	insecure   bool
 }
 
 // flight is one running pull. done is closed after img and err are set.
@@ -136,7 +143,7 @@ func New(cfg Config) (*Puller, error) {
 		chunks:  newChunkPool(), codecs: new(decompressors),
 		ctx: ctx, cancel: cancel,
 		flights: map[flightKey]*flight{},
-		clients: map[string]*http.Client{},
+		clients: map[clientKey]*http.Client{},
 		images:  map[v1.Hash]*cachedImage{},
 	}, nil
 }
@@ -213,30 +220,33 @@ func (p *Puller) source(ctx context.Context, ref reference) (src source, closeSo
 		}
 		return l, l.Close, nil
 	}
-	client, err := p.client(ctx, ref.name.Context())
+	places, err := p.cfg.Registries.endpoints(ref.name, p.cfg.Insecure)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &registry{ref: ref.name, client: client, retrier: p.retrier}, func() {}, nil
+	src, err = p.firstPlace(ctx, places)
+	return src, func() {}, err
 }
 
-// client returns the authenticated client for a repository. Two pulls may log in
-// at the same time; one of the results is kept.
-func (p *Puller) client(ctx context.Context, repo name.Repository) (*http.Client, error) {
+// client returns the authenticated client for a place's repository. Two pulls may
+// log in at the same time; one of the results is kept.
+func (p *Puller) client(ctx context.Context, e endpoint) (*http.Client, error) {
+	repo := e.ref.Context()
+	key := clientKey{repo.Name(), e.insecure}
 	p.mu.Lock()
-	client := p.clients[repo.Name()]
+	client := p.clients[key]
 	p.mu.Unlock()
 	if client != nil {
 		return client, nil
 	}
-	g := &guard{next: p.transport(repo.RegistryStr()), host: repo.RegistryStr(), insecure: isInsecure(repo.RegistryStr(), p.cfg.Insecure)}
+	g := &guard{next: p.transport(repo.RegistryStr()), host: repo.RegistryStr(), insecure: e.insecure}
 	client, err := login(ctx, repo, p.cfg.Credentials, g, p.retrier)
 	if err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.clients[repo.Name()] = client
+	p.clients[key] = client
 	return client, nil
 }
 

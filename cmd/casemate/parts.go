@@ -181,6 +181,9 @@ func (m *machine) puller(ctx context.Context, client *kbs.Client, unwrapper imag
 			return nil, err
 		}
 	}
+	if c.Registries, err = m.registries(ctx, client); err != nil {
+		return nil, err
+	}
 	if len(m.conf.Image.Roots) > 0 {
 		if c.Roots, err = x509.SystemCertPool(); err != nil {
 			return nil, fmt.Errorf("reading the system's roots: %w", err)
@@ -192,6 +195,27 @@ func (m *machine) puller(ctx context.Context, client *kbs.Client, unwrapper imag
 		}
 	}
 	return imagepull.New(c)
+}
+
+// registries reads the configured registries.conf, nil without one, and prints each
+// place in it that is spoken to over plain HTTP.
+func (m *machine) registries(ctx context.Context, client *kbs.Client) (*imagepull.Registries, error) {
+	uri := m.conf.Image.RegistriesURI
+	if uri == "" {
+		return nil, nil
+	}
+	raw, err := m.document(ctx, client, uri, maxDocument)
+	if err != nil {
+		return nil, fmt.Errorf("reading registries.conf: %w", err)
+	}
+	r, err := imagepull.ParseRegistries(raw)
+	if err != nil {
+		return nil, err
+	}
+	for _, place := range r.Insecure() {
+		m.steps.say("weakened by measured configuration: image.registries_uri: %s is spoken to over plain HTTP", place)
+	}
+	return r, nil
 }
 
 func (m *machine) policy(ctx context.Context, client *kbs.Client) (*trust.Policy, error) {

@@ -58,6 +58,9 @@ type Image struct {
 	PolicyURI string `toml:"policy_uri"`
 	// CredentialsURI names an auth.json as file:// or kbs://.
 	CredentialsURI string `toml:"credentials_uri"`
+	// RegistriesURI names a registries.conf (mirrors, moves, blocked registries) as
+	// file:// or kbs://.
+	RegistriesURI string `toml:"registries_uri"`
 	// InsecureRegistries are host[:port] names spoken to over plain HTTP.
 	InsecureRegistries []string `toml:"insecure_registries"`
 	// Roots are PEM blocks added to the system's roots for registries.
@@ -207,6 +210,7 @@ func (m Measured) join(o Measured) (Measured, error) {
 	text("image.policy", &m.Image.Policy, o.Image.Policy)
 	text("image.policy_uri", &m.Image.PolicyURI, o.Image.PolicyURI)
 	text("image.credentials_uri", &m.Image.CredentialsURI, o.Image.CredentialsURI)
+	text("image.registries_uri", &m.Image.RegistriesURI, o.Image.RegistriesURI)
 	list := func(key string, a *[]string, b []string) {
 		if len(*a) > 0 && len(b) > 0 && !slices.Equal(*a, b) {
 			failures = append(failures, fmt.Errorf("%s is set twice: %q and %q", key, *a, b))
