@@ -304,14 +304,14 @@ func TestMissingCountsLargest(t *testing.T) {
 	}
 	held := plan("held", 1000)
 	p := &Puller{store: &store{layers: map[layerID]*layer{held.id: {}}}}
-	if got := p.missing([]layerPlan{plan("a", 1), held, plan("a", 100), plan("b", 7), plan("a", 50), plan("b", 7)}); got != 107 {
+	if layers, got := p.missing([]layerPlan{plan("a", 1), held, plan("a", 100), plan("b", 7), plan("a", 50), plan("b", 7)}); layers != 2 || got != 107 {
 		t.Errorf("got %d bytes, want 107", got)
 	}
 	many := make([]layerPlan, maxLayers)
 	for i := range many {
 		many[i] = plan(strconv.Itoa(i), maxBlob)
 	}
-	if got := p.missing(many); got != maxLayers*maxBlob {
+	if _, got := p.missing(many); got != maxLayers*maxBlob {
 		t.Errorf("got %d bytes, want %d", got, int64(maxLayers*maxBlob))
 	}
 }

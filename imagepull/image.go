@@ -19,6 +19,11 @@ type Image struct {
 	Platform  ocispec.Platform    // of the config
 	Config    ocispec.ImageConfig // how the image wants to be run
 
+	// Admitted names the policy's entry that admitted it and what it requires.
+	Admitted string
+	// Encrypted is how many of the manifest's layers came encrypted.
+	Encrypted int
+
 	// Layers are directories in overlayfs form, bottom first: each layer once,
 	// at its topmost place, and none below one that hides them all. They belong
 	// to the Puller and must not be written to.

@@ -58,10 +58,14 @@ func (p *Puller) steps(ctx context.Context, reference string, ref reference, pol
 	if err != nil {
 		return nil, err
 	}
-	if err := preflight(p.store.dir, p.missing(plans)); err != nil {
+	_, size := p.missing(plans)
+	if err := preflight(p.store.dir, size); err != nil {
 		return nil, err
 	}
-	layers, err := p.fetchLayers(ctx, f, plans)
+	done := p.follow(reference, plans)
+	stop := done.watch(p.cfg.Progress, p.log)
+	layers, err := p.fetchLayers(ctx, f, plans, done)
+	stop()
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +73,12 @@ func (p *Puller) steps(ctx context.Context, reference string, ref reference, pol
 	img := &Image{
 		Reference: reference, Digest: found.top, Manifest: found.manifest.digest,
 		Platform: config.platform, Config: config.config, layers: stack(layers),
+		Admitted: policy.Requires(ref.name),
+	}
+	for _, plan := range plans {
+		if plan.encrypted {
+			img.Encrypted++
+		}
 	}
 	for _, l := range img.layers {
 		img.Layers = append(img.Layers, l.dir)
@@ -113,30 +123,35 @@ func clearKeys(plans []layerPlan) {
 	}
 }
 
-// missing is the size, as transferred, of the layers that are not in the store.
-// Of several blobs for one layer the largest counts: fetchLayers takes it.
-func (p *Puller) missing(plans []layerPlan) int64 {
+// missing counts the layers that are not in the store and their size as
+// transferred. Of several blobs for one layer the largest counts: fetchLayers
+// takes it.
+func (p *Puller) missing(plans []layerPlan) (layers int, size int64) {
 	counted := map[layerID]int64{}
-	total := int64(0) // at most maxLayers times maxBlob
 	for _, plan := range plans {
 		if more := plan.size - counted[plan.id]; more > 0 && !p.store.has(plan.id) {
 			counted[plan.id] = plan.size
-			total += more
+			size += more // at most maxLayers times maxBlob
 		}
 	}
-	return total
+	return len(counted), size
+}
+
+func (p *Puller) follow(reference string, plans []layerPlan) *progress {
+	layers, size := p.missing(plans)
+	return &progress{reference: reference, layers: layers, bytes: size, began: time.Now()}
 }
 
 // fetchLayers returns the manifest's layers, bottom first, each held once for
 // every place where it occurs.
-func (p *Puller) fetchLayers(ctx context.Context, f fetcher, plans []layerPlan) ([]*layer, error) {
+func (p *Puller) fetchLayers(ctx context.Context, f fetcher, plans []layerPlan, done *progress) ([]*layer, error) {
 	layers := make([]*layer, len(plans))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(p.cfg.Parallel)
 	for _, i := range bySize(plans) {
 		g.Go(func() error {
 			l, err := p.store.acquire(gctx, plans[i].id, func(dir string, l *layer) error {
-				return p.build(gctx, f, plans[i], dir, l)
+				return p.build(gctx, f, plans[i], done, dir, l)
 			})
 			layers[i] = l
 			return err
@@ -161,7 +176,7 @@ func bySize(plans []layerPlan) []int {
 }
 
 // build unpacks one layer into dir.
-func (p *Puller) build(ctx context.Context, f fetcher, plan layerPlan, dir string, l *layer) error {
+func (p *Puller) build(ctx context.Context, f fetcher, plan layerPlan, done *progress, dir string, l *layer) error {
 	began := time.Now()
 	v := verifiedLayer{
 		layerDescriptor: plan.layerDescriptor, diffID: plan.id.diffID, key: plan.key,
@@ -174,13 +189,14 @@ func (p *Puller) build(ctx context.Context, f fetcher, plan layerPlan, dir strin
 	if free < v.limit {
 		v.limit, v.over = free, ErrNoSpace
 	}
-	stats, err := v.unpack(ctx, func(ctx context.Context) io.ReadCloser { return f.blob(ctx, plan.descriptor) }, dir)
+	stats, err := v.unpack(ctx, func(ctx context.Context) io.ReadCloser { return done.count(f.blob(ctx, plan.descriptor)) }, dir)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		err = fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	if err != nil {
 		return fmt.Errorf("layer %s: %w", plan.digest, err)
 	}
+	done.unpacked.Add(1)
 	l.implied, l.opaque = stats.ImpliedDirs, stats.RootOpaque
 	p.log.Debug("layer unpacked", "digest", plan.digest.String(), "bytes", plan.size,
 		"unpacked", stats.StreamBytes, "entries", stats.Entries, "seconds", time.Since(began).Seconds())

@@ -44,6 +44,9 @@ type Config struct {
 	// Log gets a line for each pull and each layer; nil discards them. Lines
 	// hold references, digests, sizes and times.
 	Log *slog.Logger
+	// Progress is told about every running pull five times a second and once at
+	// its end, from the pull's own goroutine; nil is nobody.
+	Progress func(Progress)
 	// Now is the clock for certificates; nil means time.Now.
 	Now func() time.Time
 	// Parallel is how many layers of one image are worked on at a time; 0 means 3.

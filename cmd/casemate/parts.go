@@ -170,7 +170,7 @@ func (m *machine) puller(ctx context.Context, client *kbs.Client, unwrapper imag
 	if err != nil {
 		return nil, err
 	}
-	c := imagepull.Config{Store: store, Policy: policy, Unwrapper: unwrapper, Insecure: m.conf.Image.InsecureRegistries, Log: m.log}
+	c := imagepull.Config{Store: store, Policy: policy, Unwrapper: unwrapper, Insecure: m.conf.Image.InsecureRegistries, Log: m.log, Progress: m.steps.progress()}
 	if uri := m.conf.Image.CredentialsURI; uri != "" {
 		raw, err := m.document(ctx, client, uri, maxDocument)
 		if err != nil {

@@ -116,6 +116,7 @@ func (m *machine) pull(ctx context.Context, image, store string) (_ *imagepull.P
 		return nil, nil, errors.Join(err, puller.Close())
 	}
 	m.steps.say("image %s is %s", image, img.Manifest)
+	m.steps.say("verified: %d layers (%d encrypted) by digest, MAC and DiffID; admitted by %s", len(img.Layers), img.Encrypted, img.Admitted)
 	return puller, img, nil
 }
 

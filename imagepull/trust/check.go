@@ -76,6 +76,17 @@ func (p *Policy) Check(ctx context.Context, s Subject, src SignatureSource) erro
 	return nil
 }
 
+// Requires names the entry that decides about a name and its requirements' types,
+// in the policy's own words.
+func (p *Policy) Requires(reference name.Reference) string {
+	scope, requirements := p.match(fromName(reference))
+	kinds := make([]string, len(requirements))
+	for i := range requirements {
+		kinds[i] = requirements[i].kind
+	}
+	return scope + " " + strings.Join(kinds, "+")
+}
+
 // match finds the entry for a name.
 func (p *Policy) match(ref reference) (string, []requirement) {
 	for _, scope := range scopesOf(ref) {
