@@ -46,7 +46,7 @@ func (p *Puller) steps(ctx context.Context, reference string, ref reference, pol
 		return nil, err
 	}
 	subject := trust.Subject{Reference: ref.name, Digests: found.digests()}
-	if err := policy.Check(ctx, subject, signatures{f}); err != nil {
+	if err := policy.Check(ctx, subject, signatures{f, p.lookaside(ref.name)}); err != nil {
 		return nil, fmt.Errorf("asking the image policy: %w", err)
 	}
 	config, err := f.config(ctx, found.manifest, p.cfg.Platform)

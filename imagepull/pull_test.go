@@ -360,7 +360,7 @@ func TestPullSignatures(t *testing.T) {
 	r := newRegistryFake(t)
 	manifest := r.put(t, "v1", someImage(t))
 	f := fetcher{src: testSource(t, r, "v1"), stall: time.Second, retrier: retrier{attempts: 1}}
-	if got, err := (signatures{f}).Signatures(t.Context(), hashOf(manifest)); err != nil || got != nil {
+	if got, err := (signatures{fetcher: f}).Signatures(t.Context(), hashOf(manifest)); err != nil || got != nil {
 		t.Fatalf("unsigned: got %v, %v, want none", got, err)
 	}
 	payload := []byte(`{"critical":{}}`)
@@ -374,19 +374,19 @@ func TestPullSignatures(t *testing.T) {
 	}
 	r.putBlob(payload)
 	put(layer("other/type", "x"), layer(typeSimpleSigning, "c2ln"), layer(typeSimpleSigning, ""))
-	got, err := (signatures{f}).Signatures(t.Context(), hashOf(manifest))
+	got, err := (signatures{fetcher: f}).Signatures(t.Context(), hashOf(manifest))
 	if err != nil || len(got) != 1 || string(got[0].Payload) != string(payload) || got[0].Base64Signature != "c2ln" {
 		t.Fatalf("got %v, %v, want the one signature", got, err)
 	}
 	put(slices.Repeat([]string{layer(typeSimpleSigning, "c2ln")}, maxSignatures+1)...)
-	if _, err := (signatures{f}).Signatures(t.Context(), hashOf(manifest)); !errors.Is(err, ErrTooLarge) {
+	if _, err := (signatures{fetcher: f}).Signatures(t.Context(), hashOf(manifest)); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("signature flood: got error %v, want %v", err, ErrTooLarge)
 	}
 	r.mu.Lock()
 	r.blobs[digestOf(payload)] = []byte(`{"critical":[]}`)
 	r.mu.Unlock()
 	put(layer(typeSimpleSigning, "c2ln"))
-	if _, err := (signatures{f}).Signatures(t.Context(), hashOf(manifest)); !errors.Is(err, ErrDigest) {
+	if _, err := (signatures{fetcher: f}).Signatures(t.Context(), hashOf(manifest)); !errors.Is(err, ErrDigest) {
 		t.Errorf("payload replaced: got error %v, want %v", err, ErrDigest)
 	}
 }

@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -32,6 +34,8 @@ type Config struct {
 	Credentials *AuthFile
 	// Registries names mirrors, moves and blocked registries; nil is none.
 	Registries *Registries
+	// Lookaside names the stores of OpenPGP signatures; nil is none.
+	Lookaside *Lookaside
 	// Insecure lists registries, host[:port] as in the reference, that may be
 	// spoken to over plain HTTP. For all others HTTPS is required, whatever
 	// their name or address.
@@ -251,6 +255,18 @@ func (p *Puller) client(ctx context.Context, e endpoint) (*http.Client, error) {
 	defer p.mu.Unlock()
 	p.clients[key] = client
 	return client, nil
+}
+
+// lookaside is the signature store for the requested name, whatever place the
+// image comes from.
+func (p *Puller) lookaside(ref name.Reference) lookasideStore {
+	base := p.cfg.Lookaside.base(ref)
+	host := ""
+	if u, err := url.Parse(base); err == nil {
+		host = u.Host
+	}
+	g := &guard{next: p.transport(host), host: host, insecure: true}
+	return lookasideStore{base: base, repo: ref.Context(), http: &http.Client{Transport: g, CheckRedirect: g.checkRedirect}}
 }
 
 func (p *Puller) transport(registry string) *http.Transport {

@@ -170,10 +170,7 @@ func (r *Registries) endpoints(ref name.Reference, insecure []string) ([]endpoin
 // match returns the entry with the longest prefix of the image's name, matched
 // at a boundary of the name: example.com is no prefix of example.com.evil.org.
 func (r *Registries) match(ref name.Reference) (best *registryEntry, canonical string) {
-	canonical = ref.Context().Name()
-	if rest, ok := strings.CutPrefix(canonical, name.DefaultRegistry+"/"); ok {
-		canonical = "docker.io/" + rest // the name that the format uses
-	}
+	canonical = dockerName(ref.Context())
 	if r == nil {
 		return nil, canonical
 	}
@@ -184,6 +181,14 @@ func (r *Registries) match(ref name.Reference) (best *registryEntry, canonical s
 		}
 	}
 	return best, canonical
+}
+
+// dockerName is a repository's name as the containers tools' files write it.
+func dockerName(repo name.Repository) string {
+	if rest, ok := strings.CutPrefix(repo.Name(), name.DefaultRegistry+"/"); ok {
+		return "docker.io/" + rest
+	}
+	return repo.Name()
 }
 
 func (e *registryEntry) covers(ref name.Reference, canonical string) bool {

@@ -24,8 +24,12 @@ const (
 )
 
 // signatures finds cosign signatures in the image's own repository, under the
-// tag that cosign derives from the signed digest.
-type signatures struct{ fetcher }
+// tag that cosign derives from the signed digest, and OpenPGP ones in the store
+// that is configured for the requested name.
+type signatures struct {
+	fetcher
+	lookaside lookasideStore
+}
 
 var _ trust.SignatureSource = signatures{}
 
@@ -53,6 +57,17 @@ func (s signatures) Signatures(ctx context.Context, digest v1.Hash) ([]trust.Sig
 		found = append(found, trust.Signature{Payload: payload, Base64Signature: d.annotations[annotationSignature]})
 	}
 	return found, nil
+}
+
+// Messages returns the OpenPGP messages of the image's lookaside store, unverified.
+func (s signatures) Messages(ctx context.Context, digest v1.Hash) (list [][]byte, err error) {
+	err = s.retrier.do(ctx, func() error {
+		ctx, cancel := context.WithTimeoutCause(ctx, documentTimeout, ErrStalled)
+		defer cancel()
+		list, err = s.lookaside.messages(ctx, digest)
+		return err
+	})
+	return list, err
 }
 
 // parseSignatures reads the manifest of a .sig tag. Layers that are no simple

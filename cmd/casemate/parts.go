@@ -184,6 +184,9 @@ func (m *machine) puller(ctx context.Context, client *kbs.Client, unwrapper imag
 	if c.Registries, err = m.registries(ctx, client); err != nil {
 		return nil, err
 	}
+	if c.Lookaside, err = m.lookaside(ctx, client); err != nil {
+		return nil, err
+	}
 	if len(m.conf.Image.Roots) > 0 {
 		if c.Roots, err = x509.SystemCertPool(); err != nil {
 			return nil, fmt.Errorf("reading the system's roots: %w", err)
@@ -216,6 +219,18 @@ func (m *machine) registries(ctx context.Context, client *kbs.Client) (*imagepul
 		m.steps.say("weakened by measured configuration: image.registries_uri: %s is spoken to over plain HTTP", place)
 	}
 	return r, nil
+}
+
+func (m *machine) lookaside(ctx context.Context, client *kbs.Client) (*imagepull.Lookaside, error) {
+	uri := m.conf.Image.LookasideURI
+	if uri == "" {
+		return nil, nil
+	}
+	raw, err := m.document(ctx, client, uri, maxDocument)
+	if err != nil {
+		return nil, fmt.Errorf("reading registries.d: %w", err)
+	}
+	return imagepull.ParseLookaside(raw)
 }
 
 func (m *machine) policy(ctx context.Context, client *kbs.Client) (*trust.Policy, error) {

@@ -38,6 +38,8 @@ type Signature struct {
 type SignatureSource interface {
 	// Signatures returns them in any order. None is an empty list and no error; an error says that it is not known.
 	Signatures(ctx context.Context, digest v1.Hash) ([]Signature, error)
+	// Messages returns the signed OpenPGP messages of containers-signature(5), as Signatures does.
+	Messages(ctx context.Context, digest v1.Hash) ([][]byte, error)
 }
 
 // Check returns nil when the policy admits s: every requirement of the one entry that matches best is met. It
@@ -68,7 +70,7 @@ func (p *Policy) Check(ctx context.Context, s Subject, src SignatureSource) erro
 			Found:       found,
 			Admit:       admitDigest(ref, s.Digests[0]),
 		}
-		if r.kind == typeSigstore {
+		if r.kind == typeSigstore || r.kind == typeGPG {
 			d.Admit = admitSignature(r, ref, s.Digests[0], c.repoOnly)
 		}
 		return d
@@ -99,13 +101,19 @@ func (p *Policy) match(ref reference) (string, []requirement) {
 
 // check is one call of Check.
 type check struct {
-	ref        reference
-	subject    Subject
-	src        SignatureSource
-	signatures []Signature
-	fetched    bool
-	fetchErr   error // what kept some signatures from being seen
-	repoOnly   bool  // a good signature claims the repository without a tag
+	ref      reference
+	subject  Subject
+	src      SignatureSource
+	cosign   fetched[Signature]
+	openpgp  fetched[[]byte]
+	repoOnly bool // a good signature claims the repository without a tag
+}
+
+// fetched are the signatures of one kind over all digests, asked for once.
+type fetched[S any] struct {
+	asked bool
+	list  []S
+	err   error // what kept some of them from being seen
 }
 
 // meets checks one requirement: an empty wanted says that it is met.
@@ -115,7 +123,7 @@ func (c *check) meets(ctx context.Context, r *requirement) (wanted, found string
 		return "", "", nil
 	case typeReject:
 		return "no image here", "this one", nil
-	case typeSigstore:
+	case typeSigstore, typeGPG:
 		return c.signed(ctx, r)
 	}
 	return "", "", fmt.Errorf("requirement of unknown type %q", r.kind)
@@ -128,57 +136,68 @@ func (c *check) signed(ctx context.Context, r *requirement) (wanted, found strin
 	if len(r.keyPaths) > 0 {
 		return wanted, fmt.Sprintf("key %q, which was not loaded", r.keyPaths[0]), nil
 	}
-	if err := c.fetch(ctx); err != nil {
+	if c.src == nil {
+		return "", "", errors.New("fetching signatures: no source")
+	}
+	if r.kind == typeGPG {
+		c.openpgp.fetch(ctx, c.subject.Digests, c.src.Messages)
+		found, err = firstGood(ctx, c.openpgp, func(m []byte) string { return c.refusedMessage(r, m) })
+	} else {
+		c.cosign.fetch(ctx, c.subject.Digests, c.src.Signatures)
+		found, err = firstGood(ctx, c.cosign, func(s Signature) string { return c.refused(r, s) })
+	}
+	if found == "" || err != nil {
 		return "", "", err
 	}
+	return wanted, found, nil
+}
+
+// firstGood returns "" when one of the signatures is not refused, else why all of them are.
+func firstGood[S any](ctx context.Context, signatures fetched[S], refused func(S) string) (found string, err error) {
 	var reasons []string
-	for i, s := range c.signatures {
+	for i, s := range signatures.list {
 		if err := ctx.Err(); err != nil {
-			return "", "", err
+			return "", err
 		}
-		why := c.refused(r, s)
+		why := refused(s)
 		if why == "" {
-			return "", "", nil
+			return "", nil
 		}
 		if len(reasons) < maxReasons {
 			reasons = append(reasons, fmt.Sprintf("signature %d: %s", i, why))
 		}
 	}
-	if c.fetchErr != nil { // the one that is missing may be the good one
-		return "", "", c.fetchErr
+	if signatures.err != nil { // the one that is missing may be the good one
+		return "", signatures.err
 	}
-	if len(c.signatures) == 0 {
-		return wanted, "none", nil
+	if len(signatures.list) == 0 {
+		return "none", nil
 	}
-	if more := len(c.signatures) - len(reasons); more > 0 {
+	if more := len(signatures.list) - len(reasons); more > 0 {
 		reasons = append(reasons, fmt.Sprintf("%d more", more))
 	}
-	return wanted, strings.Join(reasons, "; "), nil
+	return strings.Join(reasons, "; "), nil
 }
 
-// fetch collects the signatures of all digests, once. That some could not be had matters only if the rest is not
-// enough.
-func (c *check) fetch(ctx context.Context) error {
-	if c.fetched {
-		return nil
+// fetch collects the signatures of all digests. That some could not be had matters only if the rest is not enough.
+func (f *fetched[S]) fetch(ctx context.Context, digests []v1.Hash, source func(context.Context, v1.Hash) ([]S, error)) {
+	if f.asked {
+		return
 	}
-	c.fetched = true
-	if c.src == nil {
-		return errors.New("fetching signatures: no source")
-	}
-	for _, digest := range c.subject.Digests {
-		list, err := c.src.Signatures(ctx, digest)
+	f.asked = true
+	for _, digest := range digests {
+		list, err := source(ctx, digest)
 		if err != nil {
-			c.fetchErr = errors.Join(c.fetchErr, fmt.Errorf("fetching signatures of %s: %w", digest, err))
+			f.err = errors.Join(f.err, fmt.Errorf("fetching signatures of %s: %w", digest, err))
 			continue
 		}
-		c.signatures = append(c.signatures, list[:min(len(list), maxSignatures)]...)
+		f.list = append(f.list, list[:min(len(list), maxSignatures)]...)
 	}
-	return ctx.Err()
+	f.err = errors.Join(f.err, ctx.Err())
 }
 
-// refused says why a signature is not the wanted one, or "". Nothing of the payload is believed before the signature
-// over it is found good.
+// refused says why a cosign signature is not the wanted one, or "". Nothing of the payload is believed before the
+// signature over it is found good.
 func (c *check) refused(r *requirement, s Signature) string {
 	if len(s.Payload) > maxPayload || len(s.Base64Signature) > maxSignature {
 		return fmt.Sprintf("payload of %d and signature of %d bytes, at most %d and %d", len(s.Payload), len(s.Base64Signature),
@@ -191,7 +210,21 @@ func (c *check) refused(r *requirement, s Signature) string {
 	if !signedByOne(r.keys, s.Payload, raw) {
 		return "not by an accepted key"
 	}
-	p, err := parsePayload(s.Payload)
+	return c.claims(r, s.Payload, payloadType)
+}
+
+// refusedMessage is refused for an OpenPGP message.
+func (c *check) refusedMessage(r *requirement, message []byte) string {
+	content, err := openSigned(r.ring, message)
+	if err != nil {
+		return err.Error()
+	}
+	return c.claims(r, content, gpgPayloadType)
+}
+
+// claims says why what an accepted key signed is not about this image, or "".
+func (c *check) claims(r *requirement, signed []byte, kind string) string {
+	p, err := parsePayload(signed, kind)
 	if err != nil {
 		return fmt.Sprintf("by an accepted key, but malformed: %v", err)
 	}

@@ -464,7 +464,7 @@ func FuzzParsePayload(f *testing.F) {
 	f.Add([]byte(payloadFor("busybox", digestOf("x"))))
 	f.Add([]byte(payloadFor("quay.io/a@"+digestOf("y").String(), digestOf("x"))))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		p, err := parsePayload(raw)
+		p, err := parsePayload(raw, payloadType)
 		if err != nil {
 			return
 		}

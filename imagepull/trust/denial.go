@@ -52,7 +52,7 @@ func admitSignature(r *requirement, ref reference, digest v1.Hash, repoOnly bool
 	for _, k := range r.keys {
 		ids = append(ids, k.id)
 	}
-	ids = append(ids, r.keyPaths...)
+	ids = append(append(ids, fingerprints(r.ring)...), r.keyPaths...)
 	advice := fmt.Sprintf("sign %s@%s as %s with the key %s; or, %s", ref.repo, digest, r.identity.describe(ref),
 		strings.Join(ids, " or "), admitDigest(ref, digest))
 	if repoOnly {

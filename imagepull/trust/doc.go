@@ -3,11 +3,11 @@
 // Package trust decides whether a containers policy.json admits an image.
 //
 // It implements containers-policy.json(5) for the docker transport with the requirements insecureAcceptAnything,
-// reject and sigstoreSigned with keys, and cosign's signatures: the simple signing payload of containers-signature(5)
-// under a signature by an RSA, ECDSA or Ed25519 key.
+// reject, signedBy and sigstoreSigned with keys: the simple signing payload of containers-signature(5) in an OpenPGP
+// message, or as cosign signs it with an RSA, ECDSA or Ed25519 key.
 //
 // A policy that would be enforced only in part is not loaded: an unknown, repeated or differently cased member, an
-// unknown requirement, an empty list of requirements, a scope that no image can have, signedBy, and sigstoreSigned
+// unknown requirement, an empty list of requirements, a scope that no image can have, and sigstoreSigned
 // with fulcio, pki or rekor members are errors that name the member. There is no policy that accepts by being absent.
 //
 // The package does no I/O. Keys that a policy names by path are read once, through a KeyReader; signatures come from
@@ -15,6 +15,6 @@
 // a cached one included; Hash tells whether an answer was given under this policy.
 //
 // Files: policy.go (the document), requirement.go (one requirement and its parsing), identity.go (signedIdentity),
-// scope.go (names to scopes), key.go (public keys), payload.go (what is signed), check.go (the decision), denial.go
+// scope.go (names to scopes), key.go and gpg.go (public keys), payload.go (what is signed), check.go (the decision), denial.go
 // (the refusal).
 package trust

@@ -100,8 +100,14 @@ func digestOf(word string) v1.Hash {
 // registry holds signatures by digest.
 type registry struct {
 	signatures map[v1.Hash][]Signature
+	messages   map[v1.Hash][][]byte
 	fails      map[v1.Hash]error
 	asked      int
+}
+
+func (r *registry) Messages(_ context.Context, digest v1.Hash) ([][]byte, error) {
+	r.asked++
+	return r.messages[digest], r.fails[digest]
 }
 
 func (r *registry) Signatures(_ context.Context, digest v1.Hash) ([]Signature, error) {

@@ -15,7 +15,7 @@ const (
 	maxPayload = 64 << 10
 	// maxSignature bounds a signature in base64: RSA with 8192 bits has 1368 characters.
 	maxSignature = 4 << 10
-	// payloadType is the only critical.type taken: a signature for another purpose is not one for an image.
+	// payloadType is cosign's critical.type: a signature for another purpose is not one for an image.
 	payloadType = "cosign container image signature"
 )
 
@@ -25,9 +25,9 @@ type payload struct {
 	signed reference
 }
 
-// parsePayload reads a payload strictly. It is called for bytes under a good signature; nothing in them may be read
-// in two ways.
-func parsePayload(raw []byte) (payload, error) {
+// parsePayload reads a payload of the given critical.type strictly. It is called for bytes under a good signature;
+// nothing in them may be read in two ways.
+func parsePayload(raw []byte, kind string) (payload, error) {
 	var doc struct {
 		Critical *struct {
 			Type  *string `json:"type"`
@@ -50,8 +50,8 @@ func parsePayload(raw []byte) (payload, error) {
 	if c == nil || c.Type == nil || c.Image == nil || c.Image.Digest == nil || c.Identity == nil || c.Identity.Reference == nil {
 		return payload{}, errors.New("a member of critical is missing")
 	}
-	if *c.Type != payloadType {
-		return payload{}, fmt.Errorf("critical.type is %q, want %q", *c.Type, payloadType)
+	if *c.Type != kind {
+		return payload{}, fmt.Errorf("critical.type is %q, want %q", *c.Type, kind)
 	}
 	digest, err := v1.NewHash(*c.Image.Digest)
 	if err != nil {

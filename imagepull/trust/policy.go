@@ -24,7 +24,7 @@ type Policy struct {
 
 // KeyReader reads the public key that a policy names.
 type KeyReader interface {
-	// ReadKey returns the PEM text behind a keyPath, which is whatever the policy says: a file name or a URI.
+	// ReadKey returns the PEM text or OpenPGP keyring behind a keyPath, which is whatever the policy says: a file name or a URI.
 	ReadKey(ctx context.Context, path string) ([]byte, error)
 }
 
@@ -73,7 +73,7 @@ func unmarshal(raw []byte, v any) error {
 // LoadKeys reads every key that the policy names by path, each path once. Without it, or after an error, Check
 // denies what asks for such a key. It is called before the first Check.
 func (p *Policy) LoadKeys(ctx context.Context, keys KeyReader) error {
-	read := map[string]publicKey{}
+	read := map[string][]byte{}
 	for _, entry := range p.entries() {
 		for i := range entry.requirements {
 			r := &entry.requirements[i]
@@ -85,19 +85,21 @@ func (p *Policy) LoadKeys(ctx context.Context, keys KeyReader) error {
 				if err != nil {
 					return fmt.Errorf("reading key %q of %s: %w", path, entry.name, err)
 				}
-				if read[path], err = parseKey(text); err != nil {
-					return fmt.Errorf("reading key %q of %s: %w", path, entry.name, err)
-				}
+				read[path] = text
 			}
 		}
 	}
 	for _, entry := range p.entries() {
 		for i := range entry.requirements {
 			r := &entry.requirements[i]
+			loaded := *r
 			for _, path := range r.keyPaths {
-				r.keys = append(r.keys, read[path])
+				if err := loaded.add(read[path]); err != nil {
+					return fmt.Errorf("reading key %q of %s: %w", path, entry.name, err)
+				}
 			}
-			r.keyPaths = nil
+			loaded.keyPaths = nil
+			*r = loaded
 		}
 	}
 	return nil

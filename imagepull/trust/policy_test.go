@@ -62,7 +62,12 @@ func TestParsePolicy(t *testing.T) {
 		{"unknown member of accept", `{'default':[{'type':'insecureAcceptAnything','keyPath':'x'}]}`, "keyPath"},
 		{"second requirement unknown", `{'default':[{'type':'reject'},{'type':'x'}]}`, "requirement 1"},
 		{"unknown type in another transport", `{'default':` + accept + `,'transports':{'oci':{'':[{'type':'x'}]}}}`, `transports.oci[""]`},
-		{"signedBy", `{'default':[{'type':'signedBy','keyType':'GPGKeys','keyPath':'/x'}]}`, `type "signedBy" is not supported`},
+		{"signedBy without keyType", `{'default':[{'type':'signedBy','keyPath':'/x'}]}`, `want GPGKeys`},
+		{"signedBy of another keyType", `{'default':[{'type':'signedBy','keyType':'signedByGPGKeys','keyPath':'/x'}]}`, `want GPGKeys`},
+		{"signedBy without a key", `{'default':[{'type':'signedBy','keyType':'GPGKeys'}]}`, `want one of keyPath`},
+		{"signedBy with two", `{'default':[{'type':'signedBy','keyType':'GPGKeys','keyPath':'/x','keyData':'eA=='}]}`, `want one of keyPath`},
+		{"signedBy with no keyring", `{'default':[{'type':'signedBy','keyType':'GPGKeys','keyData':'eA=='}]}`, `OpenPGP keyring`},
+		{"signedBy with keyDatas", `{'default':[{'type':'signedBy','keyType':'GPGKeys','keyDatas':['eA==']}]}`, `keyDatas`},
 
 		{"no key", signed(``), "got 0"},
 		{"key null", signed(`,'keyData':null`), "got 0"},

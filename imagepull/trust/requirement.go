@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -22,12 +23,35 @@ const (
 // maxKeys bounds the keys of one requirement: each costs a verification for every signature.
 const maxKeys = 16
 
-// requirement is one object of a list. Only sigstoreSigned has more than its type.
+// requirement is one object of a list. insecureAcceptAnything and reject have only their type.
 type requirement struct {
 	kind     string
-	keys     []publicKey // any of them may have signed
-	keyPaths []string    // named and not yet loaded
+	keys     []publicKey        // of sigstoreSigned; any of them may have signed
+	ring     openpgp.EntityList // of signedBy; any of them may have signed
+	keyPaths []string           // named and not yet loaded
 	identity identity
+}
+
+// add takes one more key, as text that the policy holds or names.
+func (r *requirement) add(text []byte) error {
+	if r.kind == typeGPG {
+		ring, err := parseKeyring(text)
+		r.ring = append(r.ring, ring...)
+		return err
+	}
+	key, err := parseKey(text)
+	r.keys = append(r.keys, key)
+	return err
+}
+
+// gpgJSON is signedBy.
+type gpgJSON struct {
+	Type           string         `json:"type"`
+	KeyType        string         `json:"keyType"`
+	KeyPath        *string        `json:"keyPath"`
+	KeyPaths       *[]string      `json:"keyPaths"`
+	KeyData        *string        `json:"keyData"`
+	SignedIdentity jsontext.Value `json:"signedIdentity"`
 }
 
 // plainJSON is insecureAcceptAnything and reject.
@@ -87,7 +111,11 @@ func parseRequirement(raw jsontext.Value) (requirement, error) {
 		}
 		return r, nil
 	case typeGPG:
-		return requirement{}, fmt.Errorf("type %q is not supported", kind)
+		r, err := parseSignedBy(raw)
+		if err != nil {
+			return requirement{}, fmt.Errorf("%s: %w", kind, err)
+		}
+		return r, nil
 	}
 	return requirement{}, fmt.Errorf("unknown type %q", kind)
 }
@@ -107,7 +135,7 @@ func typeOf(raw jsontext.Value) (string, error) {
 }
 
 func parseSigstore(raw jsontext.Value) (requirement, error) {
-	r := requirement{kind: typeSigstore, identity: identity{kind: matchRepoDigestOrExact}}
+	r := requirement{kind: typeSigstore}
 	var doc sigstoreJSON
 	if err := unmarshal(raw, &doc); err != nil {
 		return r, err
@@ -115,16 +143,41 @@ func parseSigstore(raw jsontext.Value) (requirement, error) {
 	if name := doc.unsupported(); name != "" {
 		return r, fmt.Errorf("member %q is not supported", name)
 	}
-	if err := r.setKeys(&doc); err != nil {
+	err := r.setKeys(named{doc.KeyPath, doc.KeyPaths, doc.KeyData, doc.KeyDatas})
+	if err != nil {
 		return r, err
 	}
-	if len(doc.SignedIdentity) > 0 {
-		var err error
-		if r.identity, err = parseIdentity(doc.SignedIdentity); err != nil {
-			return r, fmt.Errorf("signedIdentity: %w", err)
-		}
+	r.identity, err = signedIdentity(doc.SignedIdentity)
+	return r, err
+}
+
+func parseSignedBy(raw jsontext.Value) (requirement, error) {
+	r := requirement{kind: typeGPG}
+	var doc gpgJSON
+	if err := unmarshal(raw, &doc); err != nil {
+		return r, err
 	}
-	return r, nil
+	if doc.KeyType != "GPGKeys" {
+		return r, fmt.Errorf("keyType: got %q, want GPGKeys", doc.KeyType)
+	}
+	err := r.setKeys(named{doc.KeyPath, doc.KeyPaths, doc.KeyData, nil})
+	if err != nil {
+		return r, err
+	}
+	r.identity, err = signedIdentity(doc.SignedIdentity)
+	return r, err
+}
+
+// signedIdentity reads the member of that name; absent, it is the format's default.
+func signedIdentity(raw jsontext.Value) (identity, error) {
+	if len(raw) == 0 {
+		return identity{kind: matchRepoDigestOrExact}, nil
+	}
+	id, err := parseIdentity(raw)
+	if err != nil {
+		return id, fmt.Errorf("signedIdentity: %w", err)
+	}
+	return id, nil
 }
 
 // unsupported names a member that is there and not enforced here.
@@ -147,21 +200,29 @@ func (d *sigstoreJSON) unsupported() string {
 	return ""
 }
 
+// named are the members that name keys; nil is absent.
+type named struct {
+	path  *string
+	paths *[]string
+	data  *string
+	datas *[]string
+}
+
 // setKeys takes the keys from the one member that names them.
-func (r *requirement) setKeys(doc *sigstoreJSON) error {
+func (r *requirement) setKeys(n named) error {
 	var given []string
 	var data []string
-	if doc.KeyPath != nil {
-		given, r.keyPaths = append(given, "keyPath"), []string{*doc.KeyPath}
+	if n.path != nil {
+		given, r.keyPaths = append(given, "keyPath"), []string{*n.path}
 	}
-	if doc.KeyPaths != nil {
-		given, r.keyPaths = append(given, "keyPaths"), *doc.KeyPaths
+	if n.paths != nil {
+		given, r.keyPaths = append(given, "keyPaths"), *n.paths
 	}
-	if doc.KeyData != nil {
-		given, data = append(given, "keyData"), []string{*doc.KeyData}
+	if n.data != nil {
+		given, data = append(given, "keyData"), []string{*n.data}
 	}
-	if doc.KeyDatas != nil {
-		given, data = append(given, "keyDatas"), *doc.KeyDatas
+	if n.datas != nil {
+		given, data = append(given, "keyDatas"), *n.datas
 	}
 	if len(given) != 1 {
 		return fmt.Errorf("want one of keyPath, keyPaths, keyData and keyDatas, got %d (%s)", len(given), strings.Join(given, ", "))
@@ -175,24 +236,22 @@ func (r *requirement) setKeys(doc *sigstoreJSON) error {
 		}
 	}
 	for _, text := range data {
-		key, err := parseKeyData(text)
-		if err != nil {
+		if err := r.addData(text); err != nil {
 			return fmt.Errorf("%s: %w", given[0], err)
 		}
-		r.keys = append(r.keys, key)
 	}
 	return nil
 }
 
-// parseKeyData reads a key inside the policy: base64 of PEM text, as containers-policy.json(5) has it, or the PEM text
+// addData takes a key that stands in the policy: base64 of its text, as containers-policy.json(5) has it, or the text
 // itself, as policies written for image-rs have it.
-func parseKeyData(text string) (publicKey, error) {
+func (r *requirement) addData(text string) error {
 	if strings.HasPrefix(strings.TrimSpace(text), "-----BEGIN") {
-		return parseKey([]byte(text))
+		return r.add([]byte(text))
 	}
-	pem, err := base64.StdEncoding.DecodeString(text)
+	raw, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
-		return publicKey{}, fmt.Errorf("neither PEM nor base64: %w", err)
+		return fmt.Errorf("neither PEM nor base64: %w", err)
 	}
-	return parseKey(pem)
+	return r.add(raw)
 }

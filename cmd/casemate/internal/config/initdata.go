@@ -67,7 +67,7 @@ var (
 	aaUnserved  = []string{"token_configs.coco_as", "eventlog_config", "log"}
 	cdhUnserved = []string{
 		"socket", "aa", "credentials", "skip_sealed_secret_verification", "log",
-		"image.work_dir", "image.sigstore_config_uri", "image.sigstore_config",
+		"image.work_dir", "image.sigstore_config",
 		"image.registry_config",
 		"image.max_concurrent_layer_downloads_per_image", "image.image_pull_proxy",
 	}
@@ -94,6 +94,7 @@ type cdhFile struct {
 		PolicyURI      string   `toml:"image_security_policy_uri"`
 		CredentialsURI string   `toml:"authenticated_registry_credentials_uri"`
 		RegistriesURI  string   `toml:"registry_configuration_uri"`
+		LookasideURI   string   `toml:"sigstore_config_uri"`
 		Roots          []string `toml:"extra_root_certificates"`
 	} `toml:"image"`
 }
@@ -108,7 +109,7 @@ func parseCDH(text string, log *slog.Logger) (Measured, error) {
 	}
 	image := Image{
 		Policy: file.Image.Policy, PolicyURI: file.Image.PolicyURI,
-		CredentialsURI: file.Image.CredentialsURI, RegistriesURI: file.Image.RegistriesURI, Roots: file.Image.Roots,
+		CredentialsURI: file.Image.CredentialsURI, RegistriesURI: file.Image.RegistriesURI, LookasideURI: file.Image.LookasideURI, Roots: file.Image.Roots,
 	}
 	if image.PolicyURI != "" {
 		image.Policy = "" // guest-components: the uri outranks the text

@@ -61,6 +61,9 @@ type Image struct {
 	// RegistriesURI names a registries.conf (mirrors, moves, blocked registries) as
 	// file:// or kbs://.
 	RegistriesURI string `toml:"registries_uri"`
+	// LookasideURI names a registries.d file, which says where OpenPGP signatures
+	// are kept, as file:// or kbs://.
+	LookasideURI string `toml:"lookaside_uri"`
 	// InsecureRegistries are host[:port] names spoken to over plain HTTP.
 	InsecureRegistries []string `toml:"insecure_registries"`
 	// Roots are PEM blocks added to the system's roots for registries.
@@ -211,6 +214,7 @@ func (m Measured) join(o Measured) (Measured, error) {
 	text("image.policy_uri", &m.Image.PolicyURI, o.Image.PolicyURI)
 	text("image.credentials_uri", &m.Image.CredentialsURI, o.Image.CredentialsURI)
 	text("image.registries_uri", &m.Image.RegistriesURI, o.Image.RegistriesURI)
+	text("image.lookaside_uri", &m.Image.LookasideURI, o.Image.LookasideURI)
 	list := func(key string, a *[]string, b []string) {
 		if len(*a) > 0 && len(b) > 0 && !slices.Equal(*a, b) {
 			failures = append(failures, fmt.Errorf("%s is set twice: %q and %q", key, *a, b))
