@@ -226,7 +226,7 @@ func TestOverlayForm(t *testing.T) {
 					case strings.HasPrefix(what, "002") && strings.HasSuffix(what, "dev=0:0"):
 						got[path] = whiteout
 						whiteouts++
-					case strings.HasPrefix(what, "004") && strings.HasSuffix(what, "trusted.overlay.opaque=79"):
+					case strings.HasPrefix(what, "004") && strings.Contains(what, "trusted.overlay.opaque=79"):
 						got[path] = opaque
 					case strings.HasPrefix(what, "004"):
 						got[path] = "dir"

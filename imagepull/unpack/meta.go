@@ -15,6 +15,11 @@ import (
 // opaqueXattr marks a directory that hides the lower layers' (kernel Documentation/filesystems/overlayfs.rst).
 const opaqueXattr = "trusted.overlay.opaque"
 
+// originXattr, empty, is overlayfs's mark of a directory copied up from nobody knows where. It is set on directories
+// with whiteouts: without it overlayfs lists a directory that no lower layer shares as it is, whiteouts included, each
+// of which is then a name that cannot be opened (fs/overlayfs/inode.c, ovl_get_inode).
+const originXattr = "trusted.overlay.origin"
+
 // maxSkippedNames bounds Stats.SkippedXattrs.
 const maxSkippedNames = 64
 
@@ -168,6 +173,11 @@ func (w *writer) finish(n *node) error {
 	if err == nil && n.opaque && n != w.tree.root {
 		if err = unix.Fsetxattr(fd, opaqueXattr, []byte("y"), 0); err != nil {
 			err = fmt.Errorf("marking opaque: %w", err)
+		}
+	}
+	if err == nil && n.hides && n != w.tree.root {
+		if err = unix.Fsetxattr(fd, originXattr, nil, 0); err != nil {
+			err = fmt.Errorf("marking whiteouts: %w", err)
 		}
 	}
 	if err == nil {

@@ -36,6 +36,7 @@ type node struct {
 
 	described bool // by an entry of its own
 	opaque    bool
+	hides     bool // has whiteouts
 	mode      uint32
 	uid, gid  uint32
 	mtime     unix.Timespec

@@ -232,6 +232,7 @@ func (w *writer) whiteout(parent *node, hidden string) error {
 	if err != nil {
 		return fmt.Errorf("making whiteout: %w", err)
 	}
+	parent.hides = true
 	w.stats.Whiteouts++
 	return nil
 }
