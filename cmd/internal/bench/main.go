@@ -56,6 +56,7 @@ func benchmarks() []struct {
 		run  func(context.Context) ([]figure, error)
 	}{
 		{"pull-gzip", pullGzip},
+		{"pull-zstd", pullZstd},
 	}
 }
 
