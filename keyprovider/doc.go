@@ -22,9 +22,14 @@
 // A packet's key id is not covered by its authentication tag; swapping it
 // leads to another KEK and so to a failed tag.
 //
+// It also opens sealed secrets (guest-components' docs/SEALED_SECRET.md): a compact
+// JWS behind "sealed.", always verified by a P-256 key that the KBS holds. Refused
+// there: verification keys in files, unsigned secrets, envelopes of A256CTR.
+//
 // Files: keyid.go (key ids), packet.go (annotation packets), plbco.go (layer
 // options), wrap.go and unwrap.go (cryptography), cache.go (KEKs kept as long as
-// one token), protocol.go (JSON in and out), params.go (parameters of a wrap
+// one token), sealed.go (sealed secrets),
+// sealedjws.go (their signature), protocol.go (JSON in and out), params.go (parameters of a wrap
 // call), service.go (the two gRPC services), listen.go (sockets), serve.go (the
 // server around them).
 package keyprovider

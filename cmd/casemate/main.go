@@ -106,6 +106,7 @@ func verbs() []verb {
 		{"evidence", "[--data FILE]", "print evidence bound to data, in the domain of workloads", runEvidence},
 		{"token", "", "print the relying party's attestation token", runToken},
 		{"get", "URI", "write a secret of the relying party to standard output", runGet},
+		{"unseal", "", "verify and open the sealed secret on standard input", runUnseal},
 		{"agent", "[--listen ADDRESS]", "serve the kata agent API; as PID 1 boot the guest first", runAgent},
 		{"serve", "", "serve the key provider for skopeo, containerd and podman", runServe},
 		{"version", "", "print the version", runVersion},
