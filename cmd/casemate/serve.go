@@ -4,13 +4,30 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/casemate/casemate/agent/kbs"
+	"github.com/casemate/casemate/agent/services"
+	"github.com/casemate/casemate/cmd/internal/version"
 	"github.com/casemate/casemate/keyprovider"
 )
 
+// part is one thing that serve serves.
+type part struct {
+	name, address string
+	serve         func(context.Context, net.Listener) error
+}
+
 // runServe serves the guest's sockets for other tools until it is asked to end: the
-// ocicrypt key provider that skopeo, containerd and podman call.
+// ocicrypt key provider that skopeo, containerd and podman call, and what
+// guest-components' three daemons serve.
 func runServe(ctx context.Context, args []string) error {
 	o, _, err := parse(args, 0, 0, nil)
 	if err != nil {
@@ -20,9 +37,6 @@ func runServe(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if m.conf.KeyProvider.Listen == "" {
-		return fmt.Errorf("nothing to serve: keyprovider.listen is not set in %s", o.config)
-	}
 	client, err := m.attested(ctx)
 	if err != nil {
 		return err
@@ -30,14 +44,78 @@ func runServe(ctx context.Context, args []string) error {
 	if client == nil {
 		return fmt.Errorf("nothing to serve: no KBS is configured in %s", o.config)
 	}
-	l, err := keyprovider.Listen(ctx, m.conf.KeyProvider.Listen)
-	if err != nil {
-		return err
-	}
-	m.steps.say("key provider on %s", m.conf.KeyProvider.Listen)
 	keys := keyprovider.NewCache(client, client)
 	defer keys.Clear()
-	return keyprovider.Serve(ctx, l, &keyprovider.UnwrapService{
-		Unwrapper: &keyprovider.Unwrapper{Keys: keys}, Log: m.log,
-	}, m.log)
+	parts := m.parts(client, keys)
+	if len(parts) == 0 {
+		return fmt.Errorf("nothing to serve: neither keyprovider.listen nor an address of services is set in %s", o.config)
+	}
+	return m.serveParts(ctx, parts)
+}
+
+// parts lists what configuration gives an address. Layer keys are cached as long as
+// the token; other secrets are fetched each time, under one session.
+func (m *machine) parts(client *kbs.Client, keys keyprovider.KeySource) []part {
+	unwrap := &keyprovider.UnwrapService{Unwrapper: &keyprovider.Unwrapper{Keys: keys}, Log: m.log}
+	agent := &services.Agent{Evidence: m.attester, Log: m.log}
+	hub := &services.Hub{Resources: client, Sealed: &keyprovider.Unsealer{Keys: client}, LayerKeys: unwrap, Log: m.log}
+	rest := &services.REST{Paths: m.conf.Services.RESTResources, Version: version.Number, Log: m.log}
+	if f := m.conf.Services.RESTFeatures; f == "attestation" || f == "all" {
+		rest.Agent = agent
+	}
+	if m.conf.Services.RESTFeatures != "attestation" {
+		rest.Resources = client
+	}
+	all := []part{
+		{"key provider", m.conf.KeyProvider.Listen, func(ctx context.Context, l net.Listener) error {
+			return keyprovider.Serve(ctx, l, unwrap, m.log)
+		}},
+		{"attestation agent", m.conf.Services.AttestationAgent, agent.Serve},
+		{"data hub", m.conf.Services.DataHub, hub.Serve},
+		{"REST", m.conf.Services.REST, rest.Serve},
+	}
+	var served []part
+	for _, p := range all {
+		if p.address != "" {
+			served = append(served, p)
+		}
+	}
+	return served
+}
+
+// serveParts opens every socket before it serves one: a socket that is taken ends the
+// start with one error that names all of them, and nothing is half up.
+func (m *machine) serveParts(ctx context.Context, parts []part) error {
+	var listeners []net.Listener
+	var failures []error
+	for _, p := range parts {
+		l, err := listen(ctx, p.address)
+		if err != nil {
+			failures = append(failures, fmt.Errorf("%s: %w", p.name, err))
+			continue
+		}
+		listeners = append(listeners, l)
+	}
+	if err := errors.Join(failures...); err != nil {
+		for _, l := range listeners {
+			_ = l.Close() // nobody was served on it
+		}
+		return fmt.Errorf("opening the sockets: %w", err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for i, p := range parts {
+		m.steps.say("%s on %s", p.name, p.address)
+		group.Go(func() error { return p.serve(ctx, listeners[i]) })
+	}
+	return group.Wait()
+}
+
+// listen opens address and, for a socket file, makes its folder.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(address, "unix://"); ok && filepath.IsAbs(path) {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	return keyprovider.Listen(ctx, address)
 }

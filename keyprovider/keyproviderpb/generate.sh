@@ -11,3 +11,5 @@ protoc --plugin=protoc-gen-go="$(go tool -n protoc-gen-go)" \
 	--go_out=. --go_opt=paths=source_relative $dir/messages.proto
 protoc --plugin=protoc-gen-go-grpc="$(go tool -n protoc-gen-go-grpc)" \
 	--go-grpc_out=. --go-grpc_opt=paths=source_relative $dir/keyprovider.proto
+protoc --plugin=protoc-gen-go-ttrpc="$(go tool -n protoc-gen-go-ttrpc)" \
+	--go-ttrpc_out=. --go-ttrpc_opt=paths=source_relative,prefix=TTRPC $dir/keyprovider.proto

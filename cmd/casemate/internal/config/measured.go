@@ -32,6 +32,7 @@ type Measured struct {
 	KBS         KBS         `toml:"kbs"`
 	Image       Image       `toml:"image"`
 	KeyProvider KeyProvider `toml:"keyprovider"`
+	Services    Services    `toml:"services"`
 	TestSNP     TestSNP     `toml:"testsnp"`
 }
 
@@ -74,6 +75,40 @@ type Image struct {
 type KeyProvider struct {
 	// Listen is unix:///PATH or a loopback HOST:PORT; empty serves nothing.
 	Listen string `toml:"listen"`
+}
+
+// Services are the sockets of guest-components' daemons; an empty address serves nothing.
+type Services struct {
+	// AttestationAgent and DataHub are unix:///PATH.
+	AttestationAgent string `toml:"attestation_agent"`
+	DataHub          string `toml:"data_hub"`
+	// REST is a loopback HOST:PORT, which every container reaches.
+	REST string `toml:"rest"`
+	// RESTFeatures is "resource" (default), "attestation" or "all".
+	RESTFeatures string `toml:"rest_features"`
+	// RESTResources are the kbs:///repository/type/tag that REST serves; no others.
+	RESTResources []string `toml:"rest_resources"`
+}
+
+// check refuses sockets that anybody reaches and listed resources that are the guest's.
+func (s Services) check(image Image) error {
+	for key, address := range map[string]string{"attestation_agent": s.AttestationAgent, "data_hub": s.DataHub} {
+		if address != "" && !strings.HasPrefix(address, "unix:") {
+			return fmt.Errorf("services.%s %q: want unix:///PATH", key, address)
+		}
+	}
+	if !slices.Contains([]string{"", "resource", "attestation", "all"}, s.RESTFeatures) {
+		return fmt.Errorf("services.rest_features %q: want resource, attestation or all", s.RESTFeatures)
+	}
+	for _, uri := range s.RESTResources {
+		if !strings.HasPrefix(uri, "kbs:///") {
+			return fmt.Errorf("services.rest_resources %q: want kbs:///REPOSITORY/TYPE/TAG", uri)
+		}
+		if uri == image.CredentialsURI || uri == image.PolicyURI {
+			return fmt.Errorf("services.rest_resources %q: it is the guest's own and not for its workload", uri)
+		}
+	}
+	return nil
 }
 
 // TestSNP is the test signer's directory. Only builds with the tag testsnp, which
@@ -158,7 +193,7 @@ func (m Measured) check() error {
 	if m.Image.Policy != "" && m.Image.PolicyURI != "" {
 		return errors.New("image.policy and image.policy_uri: want one of them")
 	}
-	return nil
+	return m.Services.check(m.Image)
 }
 
 // Weaknesses lists, in words for the start-up log, each protection that the
@@ -186,6 +221,8 @@ func (m Measured) tenantOnly() error {
 	for key, set := range map[string]bool{
 		"initdata": m.InitData != "", "image.store": m.Image.Store != "",
 		"keyprovider.listen": m.KeyProvider.Listen != "", "testsnp.dir": m.TestSNP.Dir != "",
+		"services.attestation_agent": m.Services.AttestationAgent != "", "services.data_hub": m.Services.DataHub != "",
+		"services.rest": m.Services.REST != "", "services.rest_features": m.Services.RESTFeatures != "",
 	} {
 		if set {
 			return fmt.Errorf("%s belongs into the measured root's casemate.toml", key)
@@ -225,6 +262,10 @@ func (m Measured) join(o Measured) (Measured, error) {
 	}
 	list("image.insecure_registries", &m.Image.InsecureRegistries, o.Image.InsecureRegistries)
 	list("image.roots", &m.Image.Roots, o.Image.Roots)
+	list("services.rest_resources", &m.Services.RESTResources, o.Services.RESTResources)
+	if err := m.Services.check(m.Image); err != nil {
+		failures = append(failures, err)
+	}
 	m.KBS.PlainHTTP = m.KBS.PlainHTTP || o.KBS.PlainHTTP
 	return m, errors.Join(failures...)
 }

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package services
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+
+	"github.com/containerd/ttrpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/casemate/casemate/agent/api/attestation"
+	"github.com/casemate/casemate/agent/evidence"
+)
+
+// Agent is the attestation agent's service.
+type Agent struct {
+	// Evidence must not be nil.
+	Evidence Evidencer
+	// Log gets the reasons that clients are not told. Must not be nil.
+	Log *slog.Logger
+}
+
+// Serve answers on l, which it closes, until ctx is done. l decides who may connect.
+func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
+	return serveTTRPC(ctx, l, "[AA] [ERROR]: ", a.Log, func(s *ttrpc.Server) {
+		pb.RegisterTTRPCAttestationAgentServiceService(s, a)
+	})
+}
+
+// GetEvidence binds evidence to data of the caller's choice, in the domain of
+// workloads: evidence.WorkloadReportData.
+func (a *Agent) GetEvidence(ctx context.Context, in *pb.GetEvidenceRequest) (*pb.GetEvidenceResponse, error) {
+	out, err := a.evidence(ctx, in.RuntimeData)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.GetEvidenceResponse{Evidence: out}, nil
+}
+
+func (a *Agent) evidence(ctx context.Context, data []byte) ([]byte, error) {
+	if len(data) > maxRuntimeData {
+		return nil, &failure{"get evidence failed", fmt.Errorf("%d bytes of runtime data, want at most %d", len(data), maxRuntimeData)}
+	}
+	out, err := a.Evidence.Evidence(ctx, evidence.WorkloadReportData(data))
+	if err != nil {
+		return nil, &failure{"get evidence failed", err}
+	}
+	return out, nil
+}
+
+// GetAdditionalEvidence returns nothing: no further device is attested.
+func (a *Agent) GetAdditionalEvidence(context.Context, *pb.GetAdditionalEvidenceRequest) (*pb.GetEvidenceResponse, error) {
+	return &pb.GetEvidenceResponse{}, nil
+}
+
+// errNoToken refuses GetToken: upstream's answer carries the private TEE key.
+var errNoToken = errors.New("tokens for other processes are not served")
+
+// GetToken is refused.
+func (a *Agent) GetToken(context.Context, *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
+	return nil, &failure{"get token failed: not enabled", errNoToken}
+}
+
+// closedDomain reports domains that verifiers read as the guest's own words.
+func closedDomain(domain string) bool {
+	domain = strings.ToLower(domain)
+	return domain == "github.com/confidential-containers" || domain == "casemate" || strings.HasPrefix(domain, "casemate.") ||
+		strings.HasPrefix(domain, "casemate/") || strings.HasPrefix(domain, "github.com/casemate")
+}
+
+// ExtendRuntimeMeasurement refuses entries that only the guest itself could make or
+// that would be two entries to a reader, and says NOT_ENABLED to all others: this guest
+// keeps no event log.
+func (a *Agent) ExtendRuntimeMeasurement(_ context.Context, in *pb.ExtendRuntimeMeasurementRequest) (*pb.ExtendRuntimeMeasurementResponse, error) {
+	if err := checkEvent(in.Domain, in.Operation, in.Content); err != nil {
+		return nil, &failure{"extend runtime measurement failed", err}
+	}
+	return &pb.ExtendRuntimeMeasurementResponse{Result: pb.RuntimeMeasurementResult_NOT_ENABLED}, nil
+}
+
+func checkEvent(domain, operation, content string) error {
+	switch {
+	case closedDomain(domain):
+		return fmt.Errorf("event-log domain %.64q is the guest's own", domain)
+	case domain == "" || strings.ContainsAny(domain, " \t\r\n"):
+		return errors.New("domain of an event-log entry is empty or holds white space")
+	case operation == "" || strings.ContainsAny(operation, " \t\r\n"):
+		return errors.New("operation of an event-log entry is empty or holds white space")
+	case strings.ContainsAny(content, "\r\n"):
+		return errors.New("content of an event-log entry holds a line break")
+	}
+	return nil
+}
+
+// BindInitData is not served over ttrpc upstream either: initdata is bound at start.
+func (a *Agent) BindInitData(context.Context, *pb.BindInitDataRequest) (*pb.BindInitDataResponse, error) {
+	return nil, status.Error(codes.NotFound, "/attestation_agent.AttestationAgentService/BindInitData is not supported")
+}
+
+// GetTeeType names the TEE.
+func (a *Agent) GetTeeType(context.Context, *pb.GetTeeTypeRequest) (*pb.GetTeeTypeResponse, error) {
+	return &pb.GetTeeTypeResponse{Tee: string(a.Evidence.TEE())}, nil
+}
+
+// GetAdditionalTees names none.
+func (a *Agent) GetAdditionalTees(context.Context, *pb.GetAdditionalTeesRequest) (*pb.GetAdditionalTeesResponse, error) {
+	return &pb.GetAdditionalTeesResponse{}, nil
+}

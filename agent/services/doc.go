@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package services serves what guest-components' three daemons offer inside a guest:
+// attestation_agent.AttestationAgentService and the data hub's services over ttrpc, and
+// api-server-rest's routes over HTTP/1 on loopback (guest-components
+// attestation-agent/protos, confidential-data-hub/protos, api-server-rest).
+//
+// Evidence is always of the workload domain, so none of it passes for the guest's own
+// handshake. Refused by name: GetToken (it would hand out a TEE key), BindInitData,
+// SecureMount, WrapKey, event-log entries of the guest's own domains, REST paths that
+// are not listed for the workload, REST peers that are not on loopback. Clients read
+// fixed phrases; reasons go to the log.
+//
+// Files: services.go (what the services stand on), ttrpc.go (the server), agent.go
+// (attestation agent), hub.go (data hub), rest.go (HTTP).
+package services

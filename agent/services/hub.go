@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package services
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+
+	"github.com/containerd/ttrpc"
+
+	pb "github.com/casemate/casemate/agent/api/datahub"
+	"github.com/casemate/casemate/keyprovider/keyproviderpb"
+)
+
+// Hub is the data hub: sealed secrets, resources, images and layer keys.
+type Hub struct {
+	// Resources, Sealed and LayerKeys must not be nil. LayerKeys serves UnWrapKey and
+	// leaves WrapKey unimplemented.
+	Resources Resources
+	Sealed    Unsealer
+	LayerKeys keyproviderpb.TTRPCKeyProviderServiceService
+	// Images may be nil: then PullImage is refused.
+	Images Images
+	// Log gets the reasons that clients are not told. Must not be nil.
+	Log *slog.Logger
+}
+
+// Serve answers on l, which it closes, until ctx is done. l decides who may connect:
+// a caller reads any resource that the relying party releases to this guest.
+func (h *Hub) Serve(ctx context.Context, l net.Listener) error {
+	return serveTTRPC(ctx, l, "[CDH] [ERROR]: ", h.Log, func(s *ttrpc.Server) {
+		pb.RegisterTTRPCSealedSecretServiceService(s, h)
+		pb.RegisterTTRPCGetResourceServiceService(s, h)
+		pb.RegisterTTRPCSecureMountServiceService(s, h)
+		pb.RegisterTTRPCImagePullServiceService(s, h)
+		keyproviderpb.RegisterTTRPCKeyProviderServiceService(s, h.LayerKeys)
+	})
+}
+
+// UnsealSecret opens a sealed secret whose signature is good.
+func (h *Hub) UnsealSecret(ctx context.Context, in *pb.UnsealSecretInput) (*pb.UnsealSecretOutput, error) {
+	secret, err := h.Sealed.Unseal(ctx, in.Secret)
+	if err != nil {
+		return nil, &failure{"unseal secret failed", err}
+	}
+	return &pb.UnsealSecretOutput{Plaintext: secret}, nil
+}
+
+// GetResource fetches a secret of the relying party.
+func (h *Hub) GetResource(ctx context.Context, in *pb.GetResourceRequest) (*pb.GetResourceResponse, error) {
+	secret, err := h.Resources.Key(ctx, in.ResourcePath)
+	if err != nil {
+		return nil, &failure{"get resource failed", err}
+	}
+	return &pb.GetResourceResponse{Resource: secret}, nil
+}
+
+var (
+	errNoMount  = errors.New("storage is not joined to the data hub")
+	errNoImages = errors.New("images are not pulled for callers of this socket")
+)
+
+// SecureMount is refused.
+func (h *Hub) SecureMount(context.Context, *pb.SecureMountRequest) (*pb.SecureMountResponse, error) {
+	return nil, &failure{"secure mount failed: SecureMount is not supported", errNoMount}
+}
+
+// PullImage pulls where an Images is given.
+func (h *Hub) PullImage(ctx context.Context, in *pb.ImagePullRequest) (*pb.ImagePullResponse, error) {
+	if h.Images == nil {
+		return nil, &failure{"Image Pull error: Failed to pull image: PullImage is not supported", errNoImages}
+	}
+	digest, err := h.Images.PullImage(ctx, in.ImageUrl, in.BundlePath)
+	if err != nil {
+		return nil, &failure{"Image Pull error: Failed to pull image", err}
+	}
+	return &pb.ImagePullResponse{ManifestDigest: digest}, nil
+}

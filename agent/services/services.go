@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package services
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/casemate/casemate/agent/evidence"
+)
+
+// callTimeout ends a call whose backend hangs; upstream's clients give up after it.
+const callTimeout = 50 * time.Second
+
+// maxRuntimeData caps what evidence can be bound to; it is hashed, not stored.
+const maxRuntimeData = 1 << 20
+
+// Evidencer makes evidence of this machine; attest.Attester is one.
+type Evidencer interface {
+	// TEE returns the name that a KBS request carries.
+	TEE() evidence.TEE
+	// Evidence returns fresh evidence bound to r, a JSON object.
+	Evidence(ctx context.Context, r evidence.ReportData) (json.RawMessage, error)
+}
+
+// Resources fetches secrets; kbs.Client is one.
+type Resources interface {
+	// Key returns what uri names, raw; the caller clears it.
+	Key(ctx context.Context, uri string) ([]byte, error)
+}
+
+// Unsealer opens sealed secrets; keyprovider.Unsealer is one.
+type Unsealer interface {
+	// Unseal verifies text and returns what it stands for; the caller clears it.
+	Unseal(ctx context.Context, text []byte) ([]byte, error)
+}
+
+// Images pulls an image for a caller of the data hub.
+type Images interface {
+	// PullImage makes the image's root file system at bundlePath and returns the
+	// digest of the platform's manifest.
+	PullImage(ctx context.Context, imageURL, bundlePath string) (string, error)
+}
