@@ -5,8 +5,9 @@
 // the bodies of the KBS protocol and the encrypted answer.
 //
 // It implements KBS attestation protocol 0.4.0 as Trustee speaks it, RFC 8785 for
-// the bytes that are hashed, RFC 7517 and RFC 7516 for the key and the answer, and
-// the ATTESTATION_REPORT layout of AMD publication 56860.
+// the bytes that are hashed, RFC 7517 and RFC 7516 for the key and the answer, the
+// ATTESTATION_REPORT layout of AMD publication 56860, and quotes 4 and 5 of Intel's TDX
+// DCAP Quoting Library API.
 //
 // Every Parse function takes hostile bytes. It refuses anything over its named
 // size cap, duplicate or unknown or missing members, numbers outside their field,
@@ -17,6 +18,7 @@
 // Files: tee.go names; hash.go hash negotiation; reportdata.go what a report is
 // bound to; runtimedata.go its canonical JSON; jwk.go the TEE key; protocol.go and
 // attestation.go the KBS bodies; snpreport.go the raw SNP report; snpevidence.go
-// and snpcert.go its JSON form; tdx.go and sample.go the others; jwe.go and
+// and snpcert.go its JSON form; tdx.go, tdxquote.go and tdreport.go
+// TDX evidence; sample.go the sample; jwe.go and
 // jweseal.go the encrypted answer; reader.go and base64.go the strict decoding.
 package evidence
