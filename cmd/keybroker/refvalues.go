@@ -65,6 +65,24 @@ func showWorkloads(ctx context.Context, out io.Writer, client *owner.Client, asJ
 	return nil
 }
 
+func showTDX(out io.Writer, t *owner.TDXReference) {
+	if t == nil {
+		return
+	}
+	for _, m := range t.Measurements {
+		fmt.Fprintf(out, "mrtd         %s\n", m)
+	}
+	for i, list := range t.Registers() {
+		for _, m := range list {
+			fmt.Fprintf(out, "rtmr%d        %s\n", i, m)
+		}
+	}
+	fmt.Fprintf(out, "tcb_status   %v, not before %q\n", t.Statuses(), t.MinimumTCBDate)
+	if t.AcceptMissingCollateral {
+		fmt.Fprintln(out, "accept_missing_collateral  true: revocation and old firmware may go unnoticed")
+	}
+}
+
 func showReferenceValues(out io.Writer, r owner.Registration) {
 	fmt.Fprintf(out, "workload     %s\n", r.ID)
 	for _, tee := range r.TEEs {
@@ -76,6 +94,7 @@ func showReferenceValues(out io.Writer, r owner.Registration) {
 	if r.TestRoots {
 		fmt.Fprintln(out, "test_roots   true: evidence may prove nothing about hardware")
 	}
+	showTDX(out, r.TDX)
 	if r.SNP == nil {
 		return
 	}

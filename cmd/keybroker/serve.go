@@ -28,6 +28,7 @@ type serveFlags struct {
 	sealKeyFile string
 	tls         tlsFlags
 	snpRoot     string
+	tdxRoot     string
 	collateral  string
 	authRate    float64
 	json        bool
@@ -53,6 +54,7 @@ pin in tls.crt.`,
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8080", "address to listen on")
 	flags.StringVar(&f.state, "state", "", "state directory (required)")
 	flags.StringVar(&f.sealKeyFile, "seal-key-file", "", "file with the key that encrypts the state, made when it is not there (default seal.key in the state directory)")
+	flags.StringVar(&f.tdxRoot, "tdx-root", "", "PEM file with a TDX root to trust for tests, by workloads registered with test_roots")
 	flags.StringVar(&f.snpRoot, "snp-root", "", "PEM file with an SNP root to trust for tests, by workloads registered with test_roots")
 	flags.StringVar(&f.collateral, "snp-collateral", "", "directory with vcek/HWID/*vcek.der and crl/*.crl")
 	flags.Float64Var(&f.authRate, "auth-rate", api.DefaultAuthRate, "sessions that one address may open a second")
@@ -136,6 +138,12 @@ func openVerifier(f serveFlags) (*verifier.Verifier, error) {
 			return nil, fmt.Errorf("reading SNP test root: %w", err)
 		}
 	}
+	if f.tdxRoot != "" {
+		var err error
+		if c.TDXTestRoot, err = readFile(f.tdxRoot, verifier.MaxTestRoots); err != nil {
+			return nil, fmt.Errorf("reading TDX test root: %w", err)
+		}
+	}
 	return verifier.New(c)
 }
 
@@ -146,7 +154,7 @@ func announce(records *audit.Log, log *slog.Logger, f serveFlags, addr string, t
 	if tlsConfig == nil {
 		weak = append(weak, "plain http: answers are not authenticated and the owner token can be read on the way")
 	}
-	if f.snpRoot != "" {
+	if f.snpRoot != "" || f.tdxRoot != "" {
 		weak = append(weak, "a test root is trusted: workloads registered with test_roots accept evidence that proves nothing about hardware")
 	}
 	if f.sealKeyFile == "" {

@@ -108,7 +108,13 @@ func TestValidate(t *testing.T) {
 		{"dots as id", "lower-case", func(r *Registration) { r.ID = ".." }},
 		{"line break in id", "lower-case", func(r *Registration) { r.ID = "web\n" }},
 		{"no tee", "no tees", func(r *Registration) { r.TEEs = nil }},
-		{"tee without verifier", "not supported", func(r *Registration) { r.TEEs = []evidence.TEE{"tdx"} }},
+		{"tee without verifier", "not supported", func(r *Registration) { r.TEEs = []evidence.TEE{"cca"} }},
+		{"tdx without values", "no tdx measurement", func(r *Registration) { r.TEEs = append(r.TEEs, evidence.TDX) }},
+		{"tdx values alone", "tees lacks", func(r *Registration) { r.TDX = &TDXReference{} }},
+		{"revoked tdx accepted", "cannot be accepted", func(r *Registration) {
+			r.TEEs = append(r.TEEs, evidence.TDX)
+			r.TDX = &TDXReference{Measurements: []string{strings.Repeat("22", 48)}, AcceptTCB: []string{"Revoked"}}
+		}},
 		{"tee twice", "twice", func(r *Registration) { r.TEEs = []evidence.TEE{"snp", "snp"} }},
 		{"sample without policy", "never affirming", func(r *Registration) { r.Policy = "" }},
 		{"no initdata", "no initdata digest", func(r *Registration) { r.InitData = nil }},

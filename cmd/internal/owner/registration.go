@@ -24,6 +24,9 @@ type Registration struct {
 	// SNP are the reference values for AMD SEV-SNP. Required when TEEs has "snp".
 	SNP *SNPReference `toml:"snp,omitempty" json:"snp,omitempty"`
 
+	// TDX are the reference values for Intel TDX. Required when TEEs has "tdx".
+	TDX *TDXReference `toml:"tdx,omitempty" json:"tdx,omitempty"`
+
 	// TestRoots admits evidence whose chain ends at a root that this keybroker was
 	// told to trust for tests. Such evidence proves nothing about hardware.
 	TestRoots bool `toml:"test_roots,omitempty" json:"test_roots,omitempty"`
@@ -81,6 +84,9 @@ func (r *Registration) Takes(tee evidence.TEE) bool {
 func (r *Registration) Measurements(tee evidence.TEE) []string {
 	if tee == evidence.SNP && r.SNP != nil {
 		return r.SNP.Measurements
+	}
+	if tee == evidence.TDX && r.TDX != nil {
+		return r.TDX.Measurements
 	}
 	return nil
 }

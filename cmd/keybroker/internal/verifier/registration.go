@@ -25,6 +25,7 @@ func registrationChecks() []check[claim] {
 		{name: "tee-listed", judge: checkTEE},
 		{name: "initdata-listed", judge: checkInitData},
 		{name: "measurement", judge: checkMeasurement},
+		{name: "rtmr", judge: checkRTMR},
 		{name: "tcb-minimum", judge: checkMinimumTCB},
 		{name: "test-root", judge: checkTestRoot},
 	}
@@ -62,6 +63,9 @@ func checkMeasurement(c claim) (wanted, found string, ok bool) {
 // checkMinimumTCB wants a minimum for Turin: floors has none to fall back on. Behind a
 // test root there is no floor to miss.
 func checkMinimumTCB(c claim) (wanted, found string, ok bool) {
+	if c.facts.TEE == evidence.TDX {
+		return checkTDXStatus(c)
+	}
 	var minimums map[string]owner.TCB
 	if c.facts.TEE == evidence.SNP && c.registration.SNP != nil {
 		minimums = c.registration.SNP.MinimumTCB
@@ -77,6 +81,33 @@ func checkMinimumTCB(c claim) (wanted, found string, ok bool) {
 		return "a product line with a minimum", c.facts.Product, false
 	}
 	return "at least " + describeTCB(minimum), describeTCB(c.facts.TCB), atLeast(c.facts.TCB, minimum)
+}
+
+// checkRTMR compares the registers that the registration lists values for.
+func checkRTMR(c claim) (wanted, found string, ok bool) {
+	if c.facts.TEE != evidence.TDX || c.registration.TDX == nil {
+		return "no registers", "no registers", true
+	}
+	for i, list := range c.registration.TDX.Registers() {
+		if len(list) > 0 && !slices.Contains(list, c.facts.RTMR[i]) {
+			return fmt.Sprintf("RTMR%d %s", i, oneOf(list)), c.facts.RTMR[i], false
+		}
+	}
+	return "each register as listed, if listed", "as listed", true
+}
+
+// checkTDXStatus compares Intel's word for the firmware with what the owner takes.
+func checkTDXStatus(c claim) (wanted, found string, ok bool) {
+	found = fmt.Sprintf("%s of %s", c.facts.TCBStatus, c.facts.TCBDate)
+	if c.registration.TDX == nil {
+		return "reference values for tdx", found, false
+	}
+	take, since := c.registration.TDX.Statuses(), c.registration.TDX.MinimumTCBDate
+	wanted = oneOf(take)
+	if since != "" {
+		wanted += ", not before " + since
+	}
+	return wanted, found, slices.Contains(take, c.facts.TCBStatus) && c.facts.TCBDate >= since
 }
 
 func checkTestRoot(c claim) (wanted, found string, ok bool) {

@@ -29,6 +29,12 @@ type Facts struct {
 	// TCB is the firmware to hold against a minimum: each component the lowest of the
 	// levels in the report.
 	TCB owner.TCB `json:"tcb"`
+	// RTMR are the run-time registers 0 to 3 of a TDX guest in lower-case hex.
+	RTMR [4]string `json:"rtmr,omitzero"`
+	// TCBStatus is Intel's word for the platform's firmware, owner.TCBUnknown without
+	// collateral; TCBDate is the date of that level, YYYY-MM-DD.
+	TCBStatus string `json:"tcb_status,omitzero"`
+	TCBDate   string `json:"tcb_date,omitzero"`
 	// TestRoot says that the chain ends at a root given for tests.
 	TestRoot bool `json:"test_root"`
 }

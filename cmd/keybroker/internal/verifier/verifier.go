@@ -11,11 +11,14 @@ import (
 	"github.com/casemate/casemate/cmd/internal/owner"
 )
 
-// Config says what a Verifier trusts besides AMD's roots.
+// Config says what a Verifier trusts besides the roots of AMD and Intel.
 type Config struct {
 	// SNPTestRoots is PEM: an ARK and, if the evidence does not bring them, the ASK and
 	// ASVK below it. Trusted only for registrations with test_roots. Nil for none.
 	SNPTestRoots []byte
+	// TDXTestRoot is PEM: a root to trust in place of Intel's, only for registrations with
+	// test_roots. Nil for none.
+	TDXTestRoot []byte
 	// Collateral is a directory with vcek/HWID/*.der and crl/*.crl, "" for none.
 	Collateral string
 }
@@ -23,6 +26,7 @@ type Config struct {
 // Verifier judges evidence. It is safe for concurrent use.
 type Verifier struct {
 	snp snpVerifier
+	tdx tdxVerifier
 }
 
 // New loads the roots and checks c.
@@ -31,7 +35,11 @@ func New(c Config) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Verifier{snp: snp}, nil
+	tdx, err := newTDXVerifier(c, snp.collateral)
+	if err != nil {
+		return nil, err
+	}
+	return &Verifier{snp: snp, tdx: tdx}, nil
 }
 
 // Input is what is judged and by what.
@@ -62,7 +70,9 @@ func (d Digest) String() string {
 }
 
 // Supports reports whether there is a verifier for tee.
-func Supports(tee evidence.TEE) bool { return tee == evidence.SNP || tee == evidence.Sample }
+func Supports(tee evidence.TEE) bool {
+	return tee == evidence.SNP || tee == evidence.TDX || tee == evidence.Sample
+}
 
 // Verify judges in. It never panics on hostile evidence and always says why it denies.
 func (v *Verifier) Verify(in Input) Verdict {
@@ -70,11 +80,13 @@ func (v *Verifier) Verify(in Input) Verdict {
 	switch in.TEE {
 	case evidence.SNP:
 		verdict = v.snp.verify(in)
+	case evidence.TDX:
+		verdict = v.tdx.verify(in)
 	case evidence.Sample:
 		verdict = verifySample(in)
 	default:
 		return Verdict{Facts: Facts{TEE: in.TEE}, Findings: []Finding{{
-			Rule: "verifier", Wanted: "a TEE with a verifier: snp, sample", Found: string(in.TEE),
+			Rule: "verifier", Wanted: "a TEE with a verifier: snp, tdx, sample", Found: string(in.TEE),
 		}}}
 	}
 	if verdict.complete {

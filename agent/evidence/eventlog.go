@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package evidence
+
+import (
+	"bytes"
+	"crypto/sha512"
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+const (
+	eventNoAction = 3    // EV_NO_ACTION: says something, measures nothing
+	algSHA384     = 0x0C // TPM_ALG_SHA384
+	// maxDigests is above the number of hash algorithms that a log can have.
+	maxDigests = 8
+	// legacyEventSize is a TCG_PCClientPCREvent up to its event: index, type, SHA-1, size.
+	legacyEventSize = 32
+)
+
+// ReplayEventLog computes what RTMR0 to RTMR3 hold, SHA-384, when each event of a CCEL
+// was extended into the register it names (TCG PC Client Platform Firmware Profile
+// section 10.2; UEFI 2.10 section 38.4.1: index 1 is RTMR0). The log ends at its last
+// byte, or where eight bytes of 0xFF or zero stand in place of an event. An event for
+// another register, or without exactly one SHA-384 digest, is an error.
+func ReplayEventLog(raw []byte) ([4][sha512.Size384]byte, error) {
+	registers, err := replay(raw)
+	if err != nil {
+		return registers, fmt.Errorf("replaying event log: %w", err)
+	}
+	return registers, nil
+}
+
+func replay(raw []byte) (registers [4][sha512.Size384]byte, err error) {
+	if len(raw) > MaxEventLogSize {
+		return registers, fmt.Errorf("%d bytes, at most %d allowed", len(raw), MaxEventLogSize)
+	}
+	c := &cutter{rest: raw}
+	head := c.take("first event", legacyEventSize)
+	if c.err != nil {
+		return registers, c.err
+	}
+	if kind := binary.LittleEndian.Uint32(head[4:]); kind != eventNoAction {
+		return registers, fmt.Errorf("first event is of type %#x, want %#x", kind, eventNoAction)
+	}
+	if spec := c.take("first event", binary.LittleEndian.Uint32(head[28:])); c.err == nil && !bytes.HasPrefix(spec, []byte("Spec ID Event03\x00")) {
+		return registers, errors.New("first event does not name a log with several hash algorithms")
+	}
+	for n := 1; c.err == nil && !logEnds(c.rest); n++ {
+		index, kind, digest := c.event()
+		switch {
+		case c.err != nil:
+			return registers, fmt.Errorf("event %d: %w", n, c.err)
+		case kind == eventNoAction:
+		case index < 1 || index > 4:
+			return registers, fmt.Errorf("event %d: register index %d, want 1 to 4", n, index)
+		default:
+			r := &registers[index-1]
+			*r = sha512.Sum384(append(r[:], digest...))
+		}
+	}
+	return registers, c.err
+}
+
+func logEnds(rest []byte) bool {
+	return len(rest) == 0 || bytes.HasPrefix(rest, bytes.Repeat([]byte{0xFF}, 8)) || bytes.HasPrefix(rest, make([]byte, 8))
+}
+
+// event takes one TCG_PCR_EVENT2.
+func (c *cutter) event() (index, kind uint32, digest []byte) {
+	head := c.take("event header", 12)
+	if c.err != nil {
+		return 0, 0, nil
+	}
+	index, kind = binary.LittleEndian.Uint32(head), binary.LittleEndian.Uint32(head[4:])
+	count := binary.LittleEndian.Uint32(head[8:])
+	if count > maxDigests {
+		c.err = fmt.Errorf("%d digests, at most %d allowed", count, maxDigests)
+		return 0, 0, nil
+	}
+	sizes := map[uint16]uint32{0x04: 20, 0x0B: 32, algSHA384: 48, 0x0D: 64, 0x12: 32}
+	for range count {
+		id := c.take("hash algorithm", 2)
+		if c.err != nil {
+			return 0, 0, nil
+		}
+		alg := binary.LittleEndian.Uint16(id)
+		size, known := sizes[alg]
+		if !known || (alg == algSHA384 && digest != nil) {
+			c.err = fmt.Errorf("hash algorithm %#x is unknown or occurs twice", alg)
+			return 0, 0, nil
+		}
+		if sum := c.take("digest", size); alg == algSHA384 {
+			digest = sum
+		}
+	}
+	c.sized32("event")
+	if c.err == nil && digest == nil {
+		c.err = errors.New("no SHA-384 digest")
+	}
+	return index, kind, digest
+}
