@@ -5,6 +5,9 @@ package evidence_test
 import (
 	"crypto/sha512"
 	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -65,4 +68,33 @@ func FuzzEventLog(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// TestReplayRealEventLog holds a log of real firmware against the quote of the same guest.
+func TestReplayRealEventLog(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/google/go-tdx-guest").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "testing/testdata/ccel", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	log := read("ccel_data.dat")
+	q, err := evidence.ParseTDXQuote(read("cos-113-tdx-quote.dat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	registers, err := evidence.ReplayEventLog(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range registers {
+		if got, want := registers[i][:], q.Body.RTMR(i); string(got) != string(want) {
+			t.Errorf("RTMR%d replays to %x, quoted %x", i, got, want)
+		}
+	}
 }

@@ -16,6 +16,28 @@ import (
 	"github.com/casemate/casemate/cmd/internal/owner"
 )
 
+// emptyLog has no event that measures: it replays to registers of zeros.
+func emptyLog() []byte {
+	log := make([]byte, 48)
+	log[4], log[28] = 3, 16
+	copy(log[32:], "Spec ID Event03\x00")
+	return log
+}
+
+func TestTDXEventLog(t *testing.T) {
+	w := newTDXWorld(t, 4)
+	w.log = emptyLog()
+	wantAllowed(t, w.verify(t, nil))
+	w.body[328+48] = 1 // RTMR1
+	wantDenied(t, w.verify(t, nil), "event-log")
+	w.log = nil
+	v := w.verify(t, nil)
+	wantAllowed(t, v)
+	if !strings.Contains(string(v.Claims), `"event_log":false`) {
+		t.Errorf("claims %s", v.Claims)
+	}
+}
+
 func TestTDXAllowed(t *testing.T) {
 	for _, version := range []uint16{4, 5} {
 		v := newTDXWorld(t, version).verify(t, nil)
