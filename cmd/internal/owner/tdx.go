@@ -31,8 +31,8 @@ type TDXReference struct {
 	MinimumTCBDate string `toml:"minimum_tcb_date,omitempty" json:"minimum_tcb_date,omitempty"`
 
 	// AcceptMissingCollateral takes evidence for which the keybroker has no current TCB
-	// table, enclave identity or revocation list. What a list or table does say against
-	// a platform is always heeded.
+	// table, enclave identity or revocation list. What any list or a current table
+	// does say against a platform is always heeded.
 	AcceptMissingCollateral bool `toml:"accept_missing_collateral,omitempty" json:"accept_missing_collateral,omitempty"`
 }
 
