@@ -36,6 +36,8 @@ type Config struct {
 	Registries *Registries
 	// Lookaside names the stores of OpenPGP signatures; nil is none.
 	Lookaside *Lookaside
+	// Proxy carries all requests but those to this machine's own names.
+	Proxy Proxy
 	// Insecure lists registries, host[:port] as in the reference, that may be
 	// spoken to over plain HTTP. For all others HTTPS is required, whatever
 	// their name or address.
@@ -122,6 +124,9 @@ func New(cfg Config) (*Puller, error) {
 	if cfg.Store == "" {
 		return nil, errors.New("opening image store: no directory is configured")
 	}
+	if err := cfg.Proxy.check(); err != nil {
+		return nil, err
+	}
 	if cfg.Platform.OS == "" && cfg.Platform.Architecture == "" {
 		cfg.Platform = defaultPlatform()
 	}
@@ -144,8 +149,8 @@ func New(cfg Config) (*Puller, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	return &Puller{
 		cfg: cfg, log: cfg.Log, store: store, policy: cfg.Policy,
-		http:    newHTTPTransport(cfg.Roots, cfg.Now, cfg.StallTimeout, false),
-		local:   newHTTPTransport(cfg.Roots, cfg.Now, cfg.StallTimeout, true),
+		http:    newHTTPTransport(cfg.Roots, cfg.Now, cfg.StallTimeout, cfg.Proxy, false),
+		local:   newHTTPTransport(cfg.Roots, cfg.Now, cfg.StallTimeout, Proxy{}, true),
 		retrier: defaultRetrier(),
 		chunks:  newChunkPool(), codecs: new(decompressors),
 		ctx: ctx, cancel: cancel,

@@ -27,15 +27,15 @@ const (
 // left out: its flow control costs throughput on a bulk transfer that gains
 // nothing from it, and its frames are one more hostile format to parse. Without
 // local it connects to no local address, whatever name resolves to one.
-func newHTTPTransport(roots *x509.CertPool, now func() time.Time, headerTimeout time.Duration, local bool) *http.Transport {
+func newHTTPTransport(roots *x509.CertPool, now func() time.Time, headerTimeout time.Duration, proxy Proxy, local bool) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	if !local {
-		dialer.Control = refuseLocal
+		dialer.Control = refuseLocal(proxy.addresses())
 	}
 	return &http.Transport{
-		Proxy:                  nil, // never from the environment
+		Proxy:                  proxy.function(), // never from the environment
 		DialContext:            dialer.DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: roots, Time: now, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    handshakeTimeout,
@@ -49,14 +49,16 @@ func newHTTPTransport(roots *x509.CertPool, now func() time.Time, headerTimeout 
 	}
 }
 
-// refuseLocal is a net.Dialer's Control: it sees each address as it is about to be
-// connected to, after the name has been resolved.
-func refuseLocal(_, address string, _ syscall.RawConn) error {
-	addr, err := netip.ParseAddrPort(address)
-	if err != nil || isLocalAddr(addr.Addr()) {
-		return fmt.Errorf("%w: the name resolves to the local address %s", ErrRedirect, address)
+// refuseLocal makes a net.Dialer's Control: it sees each address as it is about to
+// be connected to, after the name has been resolved. allowed are exceptions.
+func refuseLocal(allowed map[string]bool) func(network, address string, _ syscall.RawConn) error {
+	return func(_, address string, _ syscall.RawConn) error {
+		addr, err := netip.ParseAddrPort(address)
+		if err != nil || isLocalAddr(addr.Addr()) && !allowed[address] {
+			return fmt.Errorf("%w: the name resolves to the local address %s", ErrRedirect, address)
+		}
+		return nil
 	}
-	return nil
 }
 
 // guard stands below everything that speaks to one registry, go-containerregistry

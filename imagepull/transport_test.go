@@ -56,7 +56,7 @@ func TestDialRefusesLocal(t *testing.T) {
 	_, port, _ := net.SplitHostPort(r.host())
 	for _, host := range []string{"127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"} {
 		for _, local := range []bool{false, true} {
-			tr := newHTTPTransport(nil, nil, time.Second, local)
+			tr := newHTTPTransport(nil, nil, time.Second, Proxy{}, local)
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+host+":"+port+"/v2/", nil)
 			if err != nil {
 				t.Fatal(err)
@@ -75,7 +75,7 @@ func TestDialRefusesLocal(t *testing.T) {
 		"169.254.169.254:80": ErrRedirect, "[fe80::1%eth0]:443": ErrRedirect, "[::1]:443": ErrRedirect, "[::]:1": ErrRedirect,
 		"": ErrRedirect, "registry.example:443": ErrRedirect, "10.0.0.1:443": nil, "[2001:db8::1]:443": nil,
 	} {
-		if err := refuseLocal("tcp", address, nil); !errors.Is(err, want) {
+		if err := refuseLocal(nil)("tcp", address, nil); !errors.Is(err, want) {
 			t.Errorf("%q: got error %v, want %v", address, err, want)
 		}
 	}

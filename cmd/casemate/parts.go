@@ -171,6 +171,7 @@ func (m *machine) puller(ctx context.Context, client *kbs.Client, unwrapper imag
 		return nil, err
 	}
 	c := imagepull.Config{Store: store, Policy: policy, Unwrapper: unwrapper, Insecure: m.conf.Image.InsecureRegistries, Log: m.log, Progress: m.steps.progress()}
+	c.Proxy = imagepull.Proxy{HTTPS: m.conf.Image.HTTPSProxy, HTTP: m.conf.Image.HTTPProxy, No: m.conf.Image.NoProxy}
 	if uri := m.conf.Image.CredentialsURI; uri != "" {
 		raw, err := m.document(ctx, client, uri, maxDocument)
 		if err != nil {

@@ -69,7 +69,7 @@ var (
 		"socket", "aa", "credentials", "skip_sealed_secret_verification", "log",
 		"image.work_dir", "image.sigstore_config",
 		"image.registry_config",
-		"image.max_concurrent_layer_downloads_per_image", "image.image_pull_proxy",
+		"image.max_concurrent_layer_downloads_per_image",
 	}
 )
 
@@ -90,12 +90,17 @@ type cdhFile struct {
 		KBSCert string `toml:"kbs_cert"`
 	} `toml:"kbc"`
 	Image struct {
-		Policy         string   `toml:"image_security_policy"`
-		PolicyURI      string   `toml:"image_security_policy_uri"`
-		CredentialsURI string   `toml:"authenticated_registry_credentials_uri"`
-		RegistriesURI  string   `toml:"registry_configuration_uri"`
-		LookasideURI   string   `toml:"sigstore_config_uri"`
-		Roots          []string `toml:"extra_root_certificates"`
+		Policy         string `toml:"image_security_policy"`
+		PolicyURI      string `toml:"image_security_policy_uri"`
+		CredentialsURI string `toml:"authenticated_registry_credentials_uri"`
+		RegistriesURI  string `toml:"registry_configuration_uri"`
+		Proxy          struct {
+			HTTPS string `toml:"https_proxy"`
+			HTTP  string `toml:"http_proxy"`
+			No    string `toml:"no_proxy"`
+		} `toml:"image_pull_proxy"`
+		LookasideURI string   `toml:"sigstore_config_uri"`
+		Roots        []string `toml:"extra_root_certificates"`
 	} `toml:"image"`
 }
 
@@ -111,6 +116,7 @@ func parseCDH(text string, log *slog.Logger) (Measured, error) {
 		Policy: file.Image.Policy, PolicyURI: file.Image.PolicyURI,
 		CredentialsURI: file.Image.CredentialsURI, RegistriesURI: file.Image.RegistriesURI, LookasideURI: file.Image.LookasideURI, Roots: file.Image.Roots,
 	}
+	image.HTTPSProxy, image.HTTPProxy, image.NoProxy = file.Image.Proxy.HTTPS, file.Image.Proxy.HTTP, file.Image.Proxy.No
 	if image.PolicyURI != "" {
 		image.Policy = "" // guest-components: the uri outranks the text
 	}

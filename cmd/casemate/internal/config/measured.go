@@ -65,6 +65,11 @@ type Image struct {
 	// LookasideURI names a registries.d file, which says where OpenPGP signatures
 	// are kept, as file:// or kbs://.
 	LookasideURI string `toml:"lookaside_uri"`
+	// HTTPSProxy and HTTPProxy are URLs of the proxies for registries, NoProxy the
+	// hosts, .domains and addresses that go without, divided by commas.
+	HTTPSProxy string `toml:"https_proxy"`
+	HTTPProxy  string `toml:"http_proxy"`
+	NoProxy    string `toml:"no_proxy"`
 	// InsecureRegistries are host[:port] names spoken to over plain HTTP.
 	InsecureRegistries []string `toml:"insecure_registries"`
 	// Roots are PEM blocks added to the system's roots for registries.
@@ -252,6 +257,9 @@ func (m Measured) join(o Measured) (Measured, error) {
 	text("image.credentials_uri", &m.Image.CredentialsURI, o.Image.CredentialsURI)
 	text("image.registries_uri", &m.Image.RegistriesURI, o.Image.RegistriesURI)
 	text("image.lookaside_uri", &m.Image.LookasideURI, o.Image.LookasideURI)
+	text("image.https_proxy", &m.Image.HTTPSProxy, o.Image.HTTPSProxy)
+	text("image.http_proxy", &m.Image.HTTPProxy, o.Image.HTTPProxy)
+	text("image.no_proxy", &m.Image.NoProxy, o.Image.NoProxy)
 	list := func(key string, a *[]string, b []string) {
 		if len(*a) > 0 && len(b) > 0 && !slices.Equal(*a, b) {
 			failures = append(failures, fmt.Errorf("%s is set twice: %q and %q", key, *a, b))
