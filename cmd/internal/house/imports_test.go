@@ -61,6 +61,7 @@ var allowed = map[string]struct {
 	"rootfs/vmtest/remote":                {},
 	"rootfs/vmtest/vsockdev":              {modules: []string{"golang.org/x/sys"}},
 	"storage/devmapper":                   {modules: []string{"golang.org/x/sys"}},
+	"verity":                              {},
 }
 
 type goPackage struct {

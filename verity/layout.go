@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verity
+
+import (
+	"hash"
+	"math/bits"
+)
+
+// level is one level of a tree: blocks of digests of the level below it.
+type level struct {
+	offset uint64 // on the hash device, in bytes
+	blocks uint64
+}
+
+// layout is where the levels of a tree lie. levels[0] holds the digests of the
+// data; the topmost, of one block, comes first on the device (verity.rst, "Hash
+// Tree"). One data block has no level: its own digest is the root.
+type layout struct {
+	Params
+	digestSize int
+	slot       int // bytes from one digest to the next within a block
+	perBlock   uint64
+	levels     []level
+	end        uint64 // of the tree on the hash device
+}
+
+func newLayout(p Params) layout {
+	l := layout{Params: p, digestSize: newHash(p.Algorithm)().Size()}
+	l.perBlock = 1 << (bits.Len(uint(p.HashBlockSize/l.digestSize)) - 1)
+	l.slot = l.digestSize
+	if p.HashType == 1 { // each digest is padded to a power of two
+		l.slot = p.HashBlockSize / int(l.perBlock)
+	}
+	for n := p.DataBlocks; n > 1; {
+		n = (n + l.perBlock - 1) / l.perBlock
+		l.levels = append(l.levels, level{blocks: n})
+	}
+	at := p.HashOffset
+	for i := len(l.levels) - 1; i >= 0; i-- {
+		l.levels[i].offset = at
+		at += l.levels[i].blocks * uint64(p.HashBlockSize)
+	}
+	l.end = at
+	return l
+}
+
+// hasher digests blocks of one tree, one at a time.
+type hasher struct {
+	h        hash.Hash
+	salt     []byte
+	saltLast bool
+}
+
+func (l layout) hasher() hasher {
+	return hasher{h: newHash(l.Algorithm)(), salt: l.Salt, saltLast: l.HashType == 0}
+}
+
+// sum appends the digest of one block to dst.
+func (h hasher) sum(dst, block []byte) []byte {
+	h.h.Reset()
+	if !h.saltLast {
+		h.h.Write(h.salt)
+	}
+	h.h.Write(block)
+	if h.saltLast {
+		h.h.Write(h.salt)
+	}
+	return h.h.Sum(dst)
+}
+
+// TreeSize is the number of bytes that a tree takes on the hash device, without
+// what lies before it.
+func (p Params) TreeSize() (uint64, error) {
+	if err := p.Validate(); err != nil {
+		return 0, err
+	}
+	return newLayout(p).end - p.HashOffset, nil
+}
