@@ -14,6 +14,6 @@
 // diagnostic: what a guest reads is checked by the kernel, block by block, when it
 // reads it.
 //
-// Files: params.go (the tuple), superblock.go, kernelparams.go (kata's text form),
+// Files: params.go (the tuple), superblock.go, pin.go (a pin as text, kata's form),
 // layout.go (where the levels lie), tree.go (building), check.go (checking).
 package verity

@@ -234,13 +234,13 @@ func FuzzParseSuperblock(f *testing.F) {
 	})
 }
 
-func TestKernelParams(t *testing.T) {
+func TestPinText(t *testing.T) {
 	_, pin := build(t, noise(9*4096, 5), params(9))
 	text, err := pin.KernelParams()
 	if err != nil {
 		t.Fatal(err)
 	}
-	back, err := ParseKernelParams(text + "\n")
+	back, err := ParsePin(text + "\n")
 	if err != nil || !bytes.Equal(back.RootHash, pin.RootHash) || pin.Repeats(back.Params) != nil {
 		t.Errorf("got %+v, %v", back, err)
 	}
@@ -253,14 +253,18 @@ func TestKernelParams(t *testing.T) {
 		"no digits":      strings.Replace(text, "data_blocks=9", "data_blocks=nine", 1),
 		"negative":       strings.Replace(text, "data_blocks=9", "data_blocks=-9", 1),
 		"option smuggle": strings.Replace(text, "data_blocks=9", "data_blocks=9 1 restart_on_corruption", 1),
-		"too long":       text + strings.Repeat(" ", maxKernelParams),
+		"too long":       text + strings.Repeat(" ", maxPinText),
 	} {
-		if _, err := ParseKernelParams(bad); err == nil {
+		if _, err := ParsePin(bad); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
-	pin.HashType = 0
-	if _, err := pin.KernelParams(); err == nil {
-		t.Error("a pin that the form cannot say is written")
+	_, other := build(t, noise(9*512, 6), Params{HashType: 0, Algorithm: "sha512", DataBlockSize: 512, HashBlockSize: 1024, DataBlocks: 9, HashOffset: 1024})
+	back, err = ParsePin(other.Text())
+	if err != nil || !bytes.Equal(back.RootHash, other.RootHash) || other.Repeats(back.Params) != nil {
+		t.Errorf("got %+v, %v from %s", back, err, other.Text())
+	}
+	if _, err := other.KernelParams(); err == nil {
+		t.Error("a pin that kata's form cannot say is written in it")
 	}
 }
