@@ -50,7 +50,7 @@ func combinations() []combination {
 	add := func(algorithm string, hashType, salt, dataBlock, hashBlock int, blocks uint64, superblock bool) {
 		c := combination{Params{HashType: hashType, Algorithm: algorithm, Salt: noise(salt, uint64(salt)), DataBlockSize: dataBlock, HashBlockSize: hashBlock, DataBlocks: blocks}, superblock}
 		if superblock {
-			c.HashOffset = treeOffset(hashBlock)
+			c.HashOffset = TreeOffset(hashBlock)
 		}
 		list = append(list, c)
 	}

@@ -38,8 +38,8 @@ type Superblock struct {
 	Params
 }
 
-// treeOffset is where a tree begins behind a superblock at the device's start.
-func treeOffset(hashBlockSize int) uint64 {
+// TreeOffset is where a tree begins behind a superblock at the device's start, in bytes.
+func TreeOffset(hashBlockSize int) uint64 {
 	return uint64(max(SuperblockSize, hashBlockSize)) // both are powers of two
 }
 
@@ -78,7 +78,7 @@ func ParseSuperblock(b []byte) (Superblock, error) {
 		DataBlocks:    binary.LittleEndian.Uint64(b[sbDataBlocks:]),
 	}
 	if validBlock(s.HashBlockSize) {
-		s.HashOffset = treeOffset(s.HashBlockSize)
+		s.HashOffset = TreeOffset(s.HashBlockSize)
 	}
 	return s, s.Validate()
 }

@@ -182,7 +182,7 @@ func TestParamsRefused(t *testing.T) {
 func superblock(t testing.TB) []byte {
 	t.Helper()
 	p := params(7)
-	p.HashOffset = treeOffset(p.HashBlockSize)
+	p.HashOffset = TreeOffset(p.HashBlockSize)
 	b, err := Superblock{UUID: [16]byte{1, 2, 3}, Params: p}.Encode()
 	if err != nil {
 		t.Fatal(err)

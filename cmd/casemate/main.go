@@ -108,6 +108,7 @@ func verbs() []verb {
 		{"get", "URI", "write a secret of the relying party to standard output", runGet},
 		{"unseal", "", "verify and open the sealed secret on standard input", runUnseal},
 		{"agent", "[--listen ADDRESS]", "serve the kata agent API; as PID 1 boot the guest first", runAgent},
+		{"verity", "check|open|close …", "check, map or unmap a device by its pinned hash tree", runVerity},
 		{"serve", "", "serve the key provider, the attestation agent, the data hub and REST as configured", runServe},
 		{"version", "", "print the version", runVersion},
 	}

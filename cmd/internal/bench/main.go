@@ -57,6 +57,7 @@ func benchmarks() []struct {
 	}{
 		{"pull-gzip", pullGzip},
 		{"pull-zstd", pullZstd},
+		{"verity-tree", verityTree},
 	}
 }
 

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/casemate/casemate/storage/devmapper"
+	"github.com/casemate/casemate/verity"
+)
+
+// runVerity is casemate verity check|open|close.
+func runVerity(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("%w: want check, open or close", errUsage)
+	}
+	switch command, args := args[0], args[1:]; command {
+	case "check":
+		return verityCheck(ctx, args)
+	case "open":
+		return verityOpen(args)
+	case "close":
+		return verityClose(args)
+	default:
+		return fmt.Errorf("%w: want check, open or close, got %q", errUsage, command)
+	}
+}
+
+// parsePinned reads a verb's --pin and its arguments.
+func parsePinned(args []string, n int) (verity.Pin, []string, error) {
+	var text string
+	_, rest, err := parse(args, n, n, func(set *flag.FlagSet) {
+		set.StringVar(&text, "pin", "", "the tree's whole tuple, as casemate-build verity format prints it")
+	})
+	if err != nil {
+		return verity.Pin{}, nil, err
+	}
+	if text == "" {
+		return verity.Pin{}, nil, fmt.Errorf("%w: --pin is missing: a superblock proves nothing", errUsage)
+	}
+	pin, err := verity.ParsePin(text)
+	return pin, rest, err
+}
+
+// verityCheck reads all of a device: a diagnostic, not what makes it safe to use.
+func verityCheck(ctx context.Context, args []string) error {
+	pin, rest, err := parsePinned(args, 2)
+	if err != nil {
+		return err
+	}
+	data, err := os.Open(rest[0])
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	hash, err := os.Open(rest[1])
+	if err != nil {
+		return err
+	}
+	defer hash.Close()
+	if err := repeats(pin, hash); err != nil {
+		return err
+	}
+	if err := verity.Check(ctx, data, hash, pin); err != nil {
+		return err
+	}
+	_, err = fmt.Printf("%d blocks of %d bytes match\n", pin.DataBlocks, pin.DataBlockSize)
+	return err
+}
+
+// verityOpen makes /dev/mapper/NAME, each block of which the kernel checks as it
+// is read.
+func verityOpen(args []string) error {
+	pin, rest, err := parsePinned(args, 3)
+	if err != nil {
+		return err
+	}
+	name, data, hash := rest[0], rest[1], rest[2]
+	for _, device := range []*string{&data, &hash} {
+		if *device, err = filepath.Abs(*device); err != nil {
+			return err
+		}
+	}
+	h, err := os.Open(hash)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(repeats(pin, h), h.Close())
+	if err != nil {
+		return err
+	}
+	control, err := devmapper.Open()
+	if err != nil {
+		return err
+	}
+	device, err := control.Create(devmapper.Mapping{Name: name, ReadOnly: true, Targets: []devmapper.Target{devmapper.Verity{
+		HashType: pin.HashType, DataDevice: data, HashDevice: hash, DataBlockSize: pin.DataBlockSize, HashBlockSize: pin.HashBlockSize,
+		DataBlocks: pin.DataBlocks, HashStartBlock: pin.HashOffset / uint64(pin.HashBlockSize),
+		Algorithm: pin.Algorithm, RootHash: pin.RootHash, Salt: pin.Salt,
+	}}})
+	if err = errors.Join(err, control.Close()); err != nil {
+		return err
+	}
+	_, err = fmt.Println(device.Path)
+	return err
+}
+
+func verityClose(args []string) error {
+	_, rest, err := parse(args, 1, 1, nil)
+	if err != nil {
+		return err
+	}
+	control, err := devmapper.Open()
+	if err != nil {
+		return err
+	}
+	return errors.Join(control.Remove(rest[0]), control.Close())
+}
+
+// repeats lets a superblock where the pin has room for one only say what the pin
+// says.
+func repeats(pin verity.Pin, hash io.ReaderAt) error {
+	if pin.HashOffset != verity.TreeOffset(pin.HashBlockSize) {
+		return nil
+	}
+	b := make([]byte, verity.SuperblockSize)
+	if _, err := hash.ReadAt(b, 0); err != nil {
+		return fmt.Errorf("reading the verity superblock: %w", err)
+	}
+	superblock, err := verity.ParseSuperblock(b)
+	if err != nil {
+		return err
+	}
+	return pin.Repeats(superblock.Params)
+}
