@@ -58,6 +58,8 @@ func benchmarks() []struct {
 		{"pull-gzip", pullGzip},
 		{"pull-zstd", pullZstd},
 		{"verity-tree", verityTree},
+		{"handshake", handshake},
+		{"unwrap", unwrap},
 	}
 }
 
