@@ -29,7 +29,7 @@
 // Files: keyid.go (key ids), packet.go (annotation packets), plbco.go (layer
 // options), wrap.go and unwrap.go (cryptography), cache.go (KEKs kept as long as
 // one token), sealed.go (sealed secrets),
-// sealedjws.go (their signature), protocol.go (JSON in and out), params.go (parameters of a wrap
+// sealedjws.go (their signature), seal.go (writing them), protocol.go (JSON in and out), params.go (parameters of a wrap
 // call), service.go (the two gRPC services), listen.go (sockets), serve.go (the
 // server around them).
 package keyprovider
