@@ -5,11 +5,7 @@
 package chain
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -24,31 +20,6 @@ import (
 	"github.com/casemate/casemate/cmd/internal/fixture"
 )
 
-// sealWith returns a public JWK and a sealed secret, signed by it, that stands for name.
-func sealWith(t *testing.T, kid, name string) (jwk, sealed string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	point, err := key.PublicKey.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b64 := base64.RawURLEncoding.EncodeToString
-	signed := b64(fmt.Appendf(nil, `{"alg":"ES256","kid":%q}`, kid)) + "." + b64(fmt.Appendf(nil,
-		`{"version":"0.1.0","type":"vault","name":%q,"provider":"kbs","provider_settings":{},"annotations":{}}`, name))
-	digest := sha256.Sum256([]byte(signed))
-	r, s, err := ecdsa.Sign(rand.Reader, key, digest[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	signature := make([]byte, 64)
-	r.FillBytes(signature[:32])
-	s.FillBytes(signature[32:])
-	return fmt.Sprintf(`{"kty":"EC","crv":"P-256","x":%q,"y":%q}`, b64(point[1:33]), b64(point[33:])), "sealed." + signed + "." + b64(signature)
-}
-
 // TestInteropServices asks a real `casemate serve` for secrets of a real keybroker.
 func TestInteropServices(t *testing.T) {
 	w := newWorld(t)
@@ -56,8 +27,13 @@ func TestInteropServices(t *testing.T) {
 	w.register(t, "s", d.Digest)
 	w.secret(t, "s", "app/config/x", "secret of s")
 	w.secret(t, "s", "app/config/y", "not for containers")
-	jwk, sealed := sealWith(t, "kbs:///app/signing/1", "kbs:///app/config/y")
-	w.secret(t, "s", "app/signing/1", jwk)
+	sealed := bytes.TrimSpace(w.must(t, "casemate-build", "seal", "kbs:///app/config/y",
+		"--key", w.path("owner.key"), "--key-id", "kbs:///app/signing/1", "--jwk-out", w.path("owner.jwk")))
+	jwk, err := os.ReadFile(w.path("owner.jwk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.secret(t, "s", "app/signing/1", string(jwk))
 	if err := w.chip.Launch(strings.Repeat(measurement, 48), d.HostData); err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +64,7 @@ func TestInteropServices(t *testing.T) {
 	}
 	client := ttrpc.NewClient(conn)
 	defer client.Close()
-	unsealed, err := datahub.NewTTRPCSealedSecretServiceClient(client).UnsealSecret(t.Context(), &datahub.UnsealSecretInput{Secret: []byte(sealed)})
+	unsealed, err := datahub.NewTTRPCSealedSecretServiceClient(client).UnsealSecret(t.Context(), &datahub.UnsealSecretInput{Secret: sealed})
 	if err != nil || string(unsealed.Plaintext) != "not for containers" {
 		t.Errorf("got %q, %v; the guest: %s", unsealed.GetPlaintext(), err, p.Output())
 	}
