@@ -23,11 +23,15 @@ const (
 	stopTimeout    = 3 * time.Second
 )
 
-// Config is what a [Server] needs. All of it is required.
+// Config is what a [Server] needs. All of it but Handlers is required.
 type Config struct {
 	Version string       // reported by Health.Version
 	Door    *Door        // closed until the caller opens it
 	Log     *slog.Logger // its lines may end on a console that the host reads
+	// Handlers are the served methods of grpc.AgentService by name: exactly those
+	// that the table lists. nil is for a guest that has nothing to serve: whatever
+	// its door says, every request is refused.
+	Handlers map[string]ttrpc.Method
 }
 
 // Server answers the sandbox API.
@@ -45,32 +49,52 @@ func NewServer(c Config) (*Server, error) {
 		return nil, errors.New("building the agent's server: version, door and log are required")
 	}
 	g := &gate{methods: methods(), door: c.Door, log: c.Log}
+	handlers, err := agentHandlers(g.methods, c.Handlers)
+	if err != nil {
+		return nil, fmt.Errorf("building the agent's server: %w", err)
+	}
 	server, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(g.intercept))
 	if err != nil {
 		return nil, fmt.Errorf("building the agent's server: %w", err)
 	}
 	kata.RegisterTTRPCHealthService(server, health{version: c.Version})
-	server.RegisterService(agentService, &ttrpc.ServiceDesc{Methods: refusing(g.methods)})
+	server.RegisterService(agentService, &ttrpc.ServiceDesc{Methods: handlers})
 	return &Server{
 		ttrpc: server,
 		conns: make(map[*conn]struct{}),
 	}, nil
 }
 
-// refusing returns handlers for the refused methods of the sandbox service. The gate answers before they run; were
-// it taken away, they would still refuse.
-func refusing(table map[string]method) map[string]ttrpc.Method {
+// agentHandlers joins the served methods' handlers with refusing ones for the rest. The gate answers before those
+// run; were it taken away, they would still refuse.
+func agentHandlers(table map[string]method, served map[string]ttrpc.Method) (map[string]ttrpc.Method, error) {
 	handlers := make(map[string]ttrpc.Method)
 	for name, m := range table {
 		short, ok := strings.CutPrefix(name, agentService+"/")
-		if !ok || m.served {
+		if !ok {
 			continue
 		}
+		reason := m.reason
+		if m.served {
+			if h := served[short]; h != nil {
+				handlers[short] = h
+				continue
+			}
+			if served != nil {
+				return nil, fmt.Errorf("method %s has no handler", name)
+			}
+			reason = Reason{"not-set-up", "the guest could not be set up"}
+		}
 		handlers[short] = func(context.Context, func(any) error) (any, error) {
-			return nil, refusal(m.request, m.reason)
+			return nil, refusal(m.request, reason)
 		}
 	}
-	return handlers
+	for short := range served {
+		if m := table[agentService+"/"+short]; !m.served {
+			return nil, fmt.Errorf("method %s is not served and has a handler", short)
+		}
+	}
+	return handlers, nil
 }
 
 // Serve answers on every listener until ctx ends, then stops taking requests, gives the running ones

@@ -34,6 +34,8 @@ type Container struct {
 	starting sync.Mutex
 	started  bool // guarded by starting
 
+	updating sync.Mutex
+
 	deleting sync.Mutex
 	deleted  bool // guarded by deleting
 }

@@ -43,6 +43,9 @@ func (e exitStatus) Error() string { return fmt.Sprintf("the container ended wit
 
 func main() {
 	container.Init() // does not return in a container's first process
+	if isPause() {
+		pause()
+	}
 	if err := guest.CleanStart(); err != nil {
 		guest.NewConsole(os.Stderr).Park(context.Background(), "boot-start", notSetUp)
 	}

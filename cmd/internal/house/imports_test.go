@@ -34,6 +34,7 @@ var allowed = map[string]struct {
 	"agent/container":                     {modules: []string{"github.com/opencontainers/cgroups", "github.com/opencontainers/runc", "github.com/opencontainers/runtime-spec", "github.com/sirupsen/logrus", "golang.org/x/sys"}},
 	"agent/evidence":                      {modules: []string{"github.com/go-json-experiment/json"}},
 	"agent/guest":                         {modules: []string{"golang.org/x/sys"}},
+	"agent/pod":                           {ours: []string{"agent/api/kata", "agent/container"}, modules: []string{"github.com/containerd/ttrpc", "github.com/go-json-experiment/json", "github.com/opencontainers/cgroups", "github.com/opencontainers/runtime-spec", "github.com/vishvananda/netlink", "golang.org/x/sys", "google.golang.org/grpc", "google.golang.org/protobuf"}},
 	"agent/initdata":                      {ours: []string{"agent/evidence"}, modules: []string{"github.com/BurntSushi/toml"}},
 	"agent/kbs":                           {ours: []string{"agent/evidence"}, modules: []string{"github.com/go-json-experiment/json"}},
 	"agent/kbs/kbstest":                   {ours: []string{"agent/evidence"}},

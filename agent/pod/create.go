@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/casemate/casemate/agent/api/kata"
+	"github.com/casemate/casemate/agent/container"
+)
+
+// cleanupTime bounds what is undone after a creation whose caller may have gone.
+const cleanupTime = 30 * time.Second
+
+// createContainer brings the image in and makes the container, which stops before
+// the user's program. A runtime never removes what it was not told exists, so a
+// creation that fails or comes too late leaves nothing, but for the pull: that goes
+// on, and the next creation joins it.
+func (s *Service) createContainer(ctx context.Context, req *kata.CreateContainerRequest) (*emptypb.Empty, error) {
+	plan, err := s.plan(req)
+	if err != nil {
+		return nil, err
+	}
+	box, e, err := s.reserve(plan)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.create(ctx, box, plan, e); err != nil {
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+		defer cancel()
+		return nil, errors.Join(err, s.giveUp(limited, e))
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// reserve takes the id.
+func (s *Service) reserve(p *plan) (*sandbox, *entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sandbox == nil {
+		return nil, nil, fail(codes.FailedPrecondition, "there is no sandbox yet")
+	}
+	if s.containers[p.id] != nil {
+		return nil, nil, fail(codes.AlreadyExists, "container %s exists", p.id)
+	}
+	e := &entry{id: p.id, sandbox: p.pause}
+	s.containers[p.id] = e
+	return s.sandbox, e, nil
+}
+
+// create does the work with the id taken. What it has done is in e.undo.
+func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) error {
+	dir := filepath.Join(s.cfg.Dir, p.id)
+	e.undo = append(e.undo, func() error { return os.RemoveAll(dir) })
+	if err := s.rootfs(ctx, p, e, dir); err != nil {
+		return err
+	}
+	spec, err := p.spec(box.namespaces)
+	if err != nil {
+		return err
+	}
+	spec.Root = &specs.Root{Path: filepath.Join(dir, "rootfs"), Readonly: spec.Root.Readonly}
+	e.streams = newStreams(spec.Process.Terminal)
+	policy := container.Policy{
+		MountSources:   []string{filepath.Join(s.cfg.Dir, "shared", "containers"), filepath.Join(s.cfg.Dir, "sandbox")},
+		JoinNamespaces: box.namespaces.shared(),
+	}
+	c, err := s.cfg.Runtime.Create(ctx, p.id, container.Bundle{Dir: dir, Spec: spec, Policy: policy}, e.streams.stdio())
+	if errors.Is(err, container.ErrRefused) {
+		// The text names what the request itself asked for.
+		return &Failure{Code: codes.PermissionDenied, Phrase: "CreateContainerRequest is blocked by policy: " + err.Error()}
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.publish(box, p, e, c); err != nil {
+		return errors.Join(err, c.Delete(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+// rootfs mounts the image, or the pause program's root, below dir.
+func (s *Service) rootfs(ctx context.Context, p *plan, e *entry, dir string) error {
+	if p.pause {
+		return s.pauseRoot(p, e, dir)
+	}
+	img, err := s.cfg.Images.Open(ctx, p.image, dir)
+	if err != nil {
+		return err
+	}
+	e.undo = append(e.undo, img.Close)
+	p.imageProcess = img.Process
+	return nil
+}
+
+// publish makes the container known and, for the first one of a pod that shares
+// it, keeps its PID namespace.
+func (s *Service) publish(box *sandbox, p *plan, e *entry, c *container.Container) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sandbox != box {
+		return fail(codes.FailedPrecondition, "the sandbox was destroyed meanwhile")
+	}
+	if p.pause && p.sharePID && box.namespaces.pid == "" {
+		file := filepath.Join(s.cfg.Dir, "namespaces", "pid")
+		if err := pin(fmt.Sprintf("/proc/%d/ns/pid", c.Pid()), file); err != nil {
+			return err
+		}
+		box.namespaces.pid = file
+		box.undo[0] = box.namespaces.close
+	}
+	e.container = c
+	return nil
+}
+
+// giveUp forgets an id whose container could not be made.
+func (s *Service) giveUp(ctx context.Context, e *entry) error {
+	if e.streams != nil {
+		e.streams.abandon()
+	}
+	err := e.close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.containers, e.id)
+	if err != nil {
+		s.cfg.Log.ErrorContext(ctx, "undoing a creation", "container", e.id, "error", err)
+	}
+	return nil
+}

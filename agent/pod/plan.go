@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pod
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/grpc/codes"
+
+	"github.com/casemate/casemate/agent/api/kata"
+	"github.com/casemate/casemate/agent/container"
+)
+
+const (
+	pullDriver = "image_guest_pull"
+	// pullOption introduces the metadata of a guest pull in its driver options.
+	pullOption = "image_guest_pull="
+	// maxReference caps an image reference.
+	maxReference = 4 << 10
+	// maxEphemeral caps the memory-backed volumes of one request.
+	maxStorages = 64
+)
+
+// plan is a CreateContainer request after it has been checked: what is to be made,
+// and nothing that the request could change any more.
+type plan struct {
+	id       string
+	image    string // reference; "" for the pause container
+	pause    bool
+	sharePID bool
+	oci      *kata.Spec
+
+	imageProcess specs.Process // once the image is there
+}
+
+func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
+	p := &plan{id: req.GetContainerId(), sharePID: req.GetSandboxPidns(), oci: req.GetOCI()}
+	if err := container.CheckID(p.id); err != nil {
+		return nil, fail(codes.InvalidArgument, "container id %.140q is no name", p.id)
+	}
+	if e := req.GetExecId(); e != "" && e != p.id {
+		return nil, fail(codes.InvalidArgument, "exec id %.140q is not the container's", e)
+	}
+	refused := func(what string) error {
+		return fail(codes.PermissionDenied, "CreateContainerRequest is blocked by policy: %s", what)
+	}
+	switch {
+	case p.oci == nil || p.oci.GetProcess() == nil || p.oci.GetRoot() == nil || p.oci.GetLinux() == nil:
+		return nil, fail(codes.InvalidArgument, "the request has no process, root or linux section")
+	case len(req.GetDevices()) > 0:
+		return nil, refused("devices: devices of the host are not passed on")
+	case len(req.GetSharedMounts()) > 0:
+		return nil, refused("shared-mounts: containers do not share mounts")
+	case req.GetStringUser() != nil:
+		return nil, refused("string-user: the user is given by number, or by the image")
+	case req.GetStdinPort() != 0 || req.GetStdoutPort() != 0 || req.GetStderrPort() != 0:
+		return nil, refused("passfd: streams go through requests")
+	case len(req.GetStorages()) > maxStorages:
+		return nil, fail(codes.InvalidArgument, "%d storages, at most %d", len(req.GetStorages()), maxStorages)
+	}
+	for _, st := range req.GetStorages() {
+		if st.GetDriver() != pullDriver {
+			return nil, refused("storage: driver " + quoted(st.GetDriver()) + " is not served")
+		}
+		if p.image != "" || p.pause {
+			return nil, refused("storage: a container has one image")
+		}
+		if len(st.GetSource()) > maxReference {
+			return nil, fail(codes.InvalidArgument, "image reference of %d bytes, at most %d", len(st.GetSource()), maxReference)
+		}
+		p.pause, p.image = isSandbox(st), st.GetSource()
+	}
+	if p.pause {
+		p.image = ""
+	} else if p.image == "" {
+		return nil, refused("image: the root file system is an image that the guest pulls")
+	}
+	return p, nil
+}
+
+// isSandbox reads from the metadata that a runtime copies out of the container's
+// annotations whether this is the pause container. Saying so wrongly gets the host
+// a program that does nothing.
+func isSandbox(st *kata.Storage) bool {
+	return slices.ContainsFunc(st.GetDriverOptions(), func(o string) bool {
+		metadata, ok := strings.CutPrefix(o, pullOption)
+		return ok && sandboxMetadata([]byte(metadata))
+	})
+}
+
+func quoted(s string) string {
+	if len(s) > 80 {
+		s = s[:80]
+	}
+	return "\"" + strings.ToValidUTF8(strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, s), "?") + "\""
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"github.com/containerd/ttrpc"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/casemate/casemate/agent/container"
+)
+
+// DefaultDir is where kata's runtimes name the pod's files.
+const DefaultDir = "/run/kata-containers"
+
+// Images brings verified images into the guest.
+type Images interface {
+	// Open pulls reference as the image policy allows and mounts its tree on
+	// dir/rootfs; dir is absent. A pull outlives ctx, so that the next call joins
+	// it. An error that wraps a *[Failure] tells the host why.
+	Open(ctx context.Context, reference, dir string) (*Image, error)
+}
+
+// Image is an image mounted for one container.
+type Image struct {
+	Digest string // of the platform's manifest
+	// Process is what the image's own config asks for: Args, Env, Cwd, User.
+	Process specs.Process
+	// Close unmounts the tree and removes its directory.
+	Close func() error
+}
+
+// Failure is an error whose phrase the host may read: a fixed text, and what the
+// host itself sent.
+type Failure struct {
+	Code   codes.Code
+	Phrase string
+	Err    error // for the guest's own log; may be nil
+}
+
+func (f *Failure) Error() string {
+	if f.Err == nil {
+		return f.Phrase
+	}
+	return f.Phrase + ": " + f.Err.Error()
+}
+
+// Unwrap returns Err.
+func (f *Failure) Unwrap() error { return f.Err }
+
+// GRPCStatus is what goes to the host: the phrase alone.
+func (f *Failure) GRPCStatus() *status.Status { return status.New(f.Code, f.Phrase) }
+
+func fail(code codes.Code, format string, args ...any) error {
+	return &Failure{Code: code, Phrase: fmt.Sprintf(format, args...)}
+}
+
+// Config is what a Service needs. All but Shutdown is required.
+type Config struct {
+	// Dir holds everything of the pod; see DefaultDir. CreateSandbox empties it.
+	Dir     string
+	Runtime *container.Runtime
+	Images  Images
+	// Pause is the program of pause containers, an absolute path to a static binary
+	// that waits and collects its children when it is called as /pause.
+	Pause   string
+	Version string
+	// Init says whether this process is the machine's first.
+	Init bool
+	// Shutdown is called when the host has destroyed the sandbox; nil does nothing.
+	Shutdown func()
+	Log      *slog.Logger
+}
+
+// Service holds the pod. Its handlers may run at the same time.
+type Service struct {
+	cfg  Config
+	ooms chan string
+
+	mu         sync.Mutex // guards what follows
+	sandbox    *sandbox   // nil before CreateSandbox
+	containers map[string]*entry
+}
+
+// oomBacklog is how many out-of-memory events wait for the host to ask.
+const oomBacklog = 64
+
+// New makes an empty service: it has no sandbox yet.
+func New(cfg Config) (*Service, error) {
+	if !filepath.IsAbs(cfg.Dir) || cfg.Runtime == nil || cfg.Images == nil || !filepath.IsAbs(cfg.Pause) || cfg.Log == nil {
+		return nil, errors.New("making the pod service: directory, runtime, images, pause program and log are required")
+	}
+	return &Service{cfg: cfg, ooms: make(chan string, oomBacklog), containers: map[string]*entry{}}, nil
+}
+
+// Handlers are the served methods of grpc.AgentService, by their names.
+func (s *Service) Handlers() map[string]ttrpc.Method {
+	return map[string]ttrpc.Method{
+		"AddARPNeighbors":                handler(s.cfg.Log, s.addNeighbors),
+		"CloseStdin":                     handler(s.cfg.Log, s.closeStdin),
+		"CreateContainer":                handler(s.cfg.Log, s.createContainer),
+		"CreateSandbox":                  handler(s.cfg.Log, s.createSandbox),
+		"DestroySandbox":                 handler(s.cfg.Log, s.destroySandbox),
+		"GetGuestDetails":                handler(s.cfg.Log, s.guestDetails),
+		"GetOOMEvent":                    handler(s.cfg.Log, s.oomEvent),
+		"ListInterfaces":                 handler(s.cfg.Log, s.listInterfaces),
+		"ListRoutes":                     handler(s.cfg.Log, s.listRoutes),
+		"OnlineCPUMem":                   handler(s.cfg.Log, s.onlineCPUs),
+		"PauseContainer":                 handler(s.cfg.Log, s.pauseContainer),
+		"ReadStderr":                     handler(s.cfg.Log, s.readStderr),
+		"ReadStdout":                     handler(s.cfg.Log, s.readStdout),
+		"RemoveContainer":                handler(s.cfg.Log, s.removeContainer),
+		"RemoveStaleVirtiofsShareMounts": handler(s.cfg.Log, s.removeStaleMounts),
+		"ResumeContainer":                handler(s.cfg.Log, s.resumeContainer),
+		"SignalProcess":                  handler(s.cfg.Log, s.signalProcess),
+		"StartContainer":                 handler(s.cfg.Log, s.startContainer),
+		"StatsContainer":                 handler(s.cfg.Log, s.statsContainer),
+		"TtyWinResize":                   handler(s.cfg.Log, s.resizeTerminal),
+		"UpdateContainer":                handler(s.cfg.Log, s.updateContainer),
+		"UpdateInterface":                handler(s.cfg.Log, s.updateInterface),
+		"UpdateRoutes":                   handler(s.cfg.Log, s.updateRoutes),
+		"WaitProcess":                    handler(s.cfg.Log, s.waitProcess),
+		"WriteStdin":                     handler(s.cfg.Log, s.writeStdin),
+	}
+}
+
+// handler adapts a typed method to the library's form. R is a generated message. Of
+// an error that wraps a Failure the host reads the phrase, and the log the rest.
+func handler[R any, P interface {
+	*R
+	proto.Message
+}, Q proto.Message](log *slog.Logger, f func(context.Context, P) (Q, error)) ttrpc.Method {
+	return func(ctx context.Context, decode func(any) error) (any, error) {
+		req := P(new(R))
+		if err := decode(req); err != nil {
+			return nil, err
+		}
+		resp, err := f(ctx, req)
+		if failure, ok := errors.AsType[*Failure](err); ok {
+			if failure.Err != nil {
+				log.WarnContext(ctx, "request refused", "request", fmt.Sprintf("%T", req), "error", err)
+			}
+			return nil, failure
+		}
+		if err != nil {
+			return nil, err
+		}
+		return resp, nil
+	}
+}
+
+// entry is one container, from the moment its id is taken.
+type entry struct {
+	id        string
+	container *container.Container // nil while it is being made
+	streams   *streams
+	sandbox   bool // the pause container
+	undo      []func() error
+}
+
+// find returns a container that has been made.
+func (s *Service) find(id string) (*entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.containers[id]
+	if e == nil || e.container == nil {
+		return nil, fail(codes.InvalidArgument, "Invalid container id")
+	}
+	return e, nil
+}
+
+// process finds a container by one of the two names of its first process.
+func (s *Service) process(id, execID string) (*entry, error) {
+	e, err := s.find(id)
+	if err != nil {
+		return nil, err
+	}
+	if execID != "" && execID != id {
+		return nil, fail(codes.NotFound, "Process not found: %.128s", execID)
+	}
+	return e, nil
+}
+
+// close undoes in reverse and returns the first error that counts.
+func (e *entry) close() error {
+	var errs []error
+	for i := len(e.undo) - 1; i >= 0; i-- {
+		errs = append(errs, e.undo[i]())
+	}
+	e.undo = nil
+	return errors.Join(errs...)
+}
+
+// Close ends every container and removes what they have left, the sandbox's
+// namespaces and mounts included. The runtime stays the caller's.
+func (s *Service) Close(ctx context.Context) error {
+	s.mu.Lock()
+	var all []*entry
+	for id, e := range s.containers {
+		if e.container != nil {
+			all = append(all, e)
+			delete(s.containers, id)
+		}
+	}
+	box := s.sandbox
+	s.sandbox = nil
+	s.mu.Unlock()
+	var errs []error
+	for _, e := range all {
+		errs = append(errs, s.remove(ctx, e))
+	}
+	if box != nil {
+		errs = append(errs, box.close())
+	}
+	return errors.Join(errs...)
+}

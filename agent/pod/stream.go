@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pod
+
+import (
+	"context"
+	"io"
+	"sync"
+)
+
+// streamBuffer is how much of an output waits for the host; then the container
+// waits. It is the default size of a pipe.
+const streamBuffer = 64 << 10
+
+// stream carries bytes from one writer to whoever reads, in order and with a
+// bounded buffer. Its zero value is not ready: see newStream.
+type stream struct {
+	reading chan struct{} // holds one token: readers take turns
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced at each change of what follows
+	buf     []byte
+	ended   bool // nothing more is written
+	gone    bool // nobody reads any more
+}
+
+func newStream() *stream {
+	return &stream{reading: make(chan struct{}, 1), changed: make(chan struct{})}
+}
+
+// change runs f under the lock and wakes whoever waits.
+func (s *stream) change(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Write takes all of p, waiting for room, or fails with io.ErrClosedPipe once the
+// stream has ended or nobody reads.
+func (s *stream) Write(p []byte) (int, error) { return s.write(context.Background(), p) }
+
+func (s *stream) write(ctx context.Context, p []byte) (done int, err error) {
+	for {
+		s.mu.Lock()
+		if s.ended || s.gone {
+			s.mu.Unlock()
+			return done, io.ErrClosedPipe
+		}
+		wait := s.changed
+		room := streamBuffer - len(s.buf)
+		s.mu.Unlock()
+		if len(p) == 0 {
+			return done, nil
+		}
+		if room > 0 {
+			n := min(room, len(p))
+			s.change(func() { s.buf = append(s.buf, p[:n]...) })
+			p, done = p[n:], done+n
+			continue
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return done, ctx.Err()
+		}
+	}
+}
+
+// Close ends the stream for its reader, who gets what is in it first.
+func (s *stream) Close() error {
+	s.change(func() { s.ended = true })
+	return nil
+}
+
+// abandon ends the stream for its writer.
+func (s *stream) abandon() {
+	s.change(func() { s.gone, s.buf = true, nil })
+}
+
+// read returns 1 to n bytes, or none at the end of the stream. One caller reads at
+// a time; what it was given is not given again.
+func (s *stream) read(ctx context.Context, n int) ([]byte, error) {
+	select {
+	case s.reading <- struct{}{}:
+		defer func() { <-s.reading }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	for {
+		s.mu.Lock()
+		wait, have, over := s.changed, len(s.buf), s.ended || s.gone
+		s.mu.Unlock()
+		if have > 0 {
+			var out []byte
+			s.change(func() {
+				k := min(n, len(s.buf))
+				out = append(out, s.buf[:k]...)
+				s.buf = append(s.buf[:0], s.buf[k:]...)
+			})
+			return out, nil
+		}
+		if over {
+			return nil, nil
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// input is the reading side of a stream for what wants an io.ReadCloser: the
+// container, which reads its standard input from it.
+type input struct{ *stream }
+
+// Read implements io.Reader.
+func (i input) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	b, err := i.read(context.Background(), len(p))
+	if err != nil {
+		return 0, err
+	}
+	if len(b) == 0 {
+		return 0, io.EOF
+	}
+	return copy(p, b), nil
+}
+
+// Close says that nobody reads any more: the process has ended.
+func (i input) Close() error {
+	i.abandon()
+	return nil
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pod
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/casemate/casemate/agent/api/kata"
+	"github.com/casemate/casemate/agent/container"
+)
+
+// streams are one process' standard streams between the container and the host.
+type streams struct {
+	stdin, stdout, stderr *stream
+	terminal              bool // stdin and stdout are the terminal; stderr is empty
+}
+
+func newStreams(terminal bool) *streams {
+	s := &streams{stdin: newStream(), stdout: newStream(), stderr: newStream(), terminal: terminal}
+	if terminal {
+		_ = s.stderr.Close()
+	}
+	return s
+}
+
+// stdio are the container's ends.
+func (s *streams) stdio() container.Stdio {
+	io := container.Stdio{Stdin: input{s.stdin}, Stdout: s.stdout, Stderr: s.stderr}
+	if s.terminal {
+		io.Stderr = nil
+	}
+	return io
+}
+
+// abandon frees a container that waits for a host which reads no more.
+func (s *streams) abandon() {
+	s.stdout.abandon()
+	s.stderr.abandon()
+	_ = s.stdin.Close()
+}
+
+func (s *Service) readStdout(ctx context.Context, req *kata.ReadStreamRequest) (*kata.ReadStreamResponse, error) {
+	return s.readOutput(ctx, req, func(st *streams) *stream { return st.stdout })
+}
+
+// readStderr of a terminal reads the terminal, as the runtimes expect.
+func (s *Service) readStderr(ctx context.Context, req *kata.ReadStreamRequest) (*kata.ReadStreamResponse, error) {
+	return s.readOutput(ctx, req, func(st *streams) *stream {
+		if st.terminal {
+			return st.stdout
+		}
+		return st.stderr
+	})
+}
+
+func (s *Service) readOutput(ctx context.Context, req *kata.ReadStreamRequest, which func(*streams) *stream) (*kata.ReadStreamResponse, error) {
+	e, err := s.process(req.GetContainerId(), req.GetExecId())
+	if err != nil {
+		return nil, err
+	}
+	if req.GetLen() == 0 {
+		return nil, fail(codes.InvalidArgument, "a read of no bytes would look like the end of the stream")
+	}
+	data, err := which(e.streams).read(ctx, int(min(req.GetLen(), streamBuffer)))
+	if err != nil {
+		return nil, err
+	}
+	return &kata.ReadStreamResponse{Data: data}, nil
+}
+
+// writeStdin takes all bytes, waiting for the process; none close the input.
+func (s *Service) writeStdin(ctx context.Context, req *kata.WriteStreamRequest) (*kata.WriteStreamResponse, error) {
+	e, err := s.process(req.GetContainerId(), req.GetExecId())
+	if err != nil {
+		return nil, err
+	}
+	if len(req.GetData()) == 0 {
+		_ = e.streams.stdin.Close()
+		return &kata.WriteStreamResponse{}, nil
+	}
+	n, err := e.streams.stdin.write(ctx, req.GetData())
+	if errors.Is(err, io.ErrClosedPipe) {
+		return nil, fail(codes.FailedPrecondition, "the process' standard input is closed")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &kata.WriteStreamResponse{Len: uint32(n)}, nil //nolint:gosec // at most one message
+}
+
+func (s *Service) closeStdin(_ context.Context, req *kata.CloseStdinRequest) (*emptypb.Empty, error) {
+	e, err := s.process(req.GetContainerId(), req.GetExecId())
+	if err != nil {
+		return nil, err
+	}
+	_ = e.streams.stdin.Close()
+	return &emptypb.Empty{}, nil
+}
+
+func (s *Service) resizeTerminal(_ context.Context, req *kata.TtyWinResizeRequest) (*emptypb.Empty, error) {
+	e, err := s.process(req.GetContainerId(), req.GetExecId())
+	if err != nil {
+		return nil, err
+	}
+	if !e.streams.terminal {
+		return nil, fail(codes.Unavailable, "no tty")
+	}
+	if req.GetRow() > 1<<16-1 || req.GetColumn() > 1<<16-1 {
+		return nil, fail(codes.InvalidArgument, "terminal of %d rows and %d columns", req.GetRow(), req.GetColumn())
+	}
+	if err := e.container.Resize(uint16(req.GetColumn()), uint16(req.GetRow())); err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, nil
+}
