@@ -25,6 +25,8 @@ const (
 func served() map[string]access {
 	return map[string]access{
 		healthService + "/Check":                         always,
+		agentService + "/CopyFile":                       asked,
+		agentService + "/GetDiagnosticData":              asked,
 		healthService + "/Version":                       always,
 		agentService + "/AddARPNeighbors":                asked,
 		agentService + "/CloseStdin":                     asked,
@@ -68,9 +70,7 @@ func refused() map[string]Reason {
 	return map[string]Reason{
 		agentService + "/AddSwap":               hostMemory,
 		agentService + "/AddSwapPath":           hostMemory,
-		agentService + "/CopyFile":              notServed,
 		agentService + "/ExecProcess":           notServed,
-		agentService + "/GetDiagnosticData":     notServed,
 		agentService + "/GetIPTables":           hostFilter,
 		agentService + "/GetMetrics":            notServed,
 		agentService + "/GetVolumeStats":        notServed,

@@ -52,7 +52,7 @@ func (s *Service) reserve(p *plan) (*sandbox, *entry, error) {
 	if s.containers[p.id] != nil {
 		return nil, nil, fail(codes.AlreadyExists, "container %s exists", p.id)
 	}
-	e := &entry{id: p.id, sandbox: p.pause}
+	e := &entry{id: p.id, sandbox: p.pause, termination: terminationFile(p.oci)}
 	s.containers[p.id] = e
 	return s.sandbox, e, nil
 }

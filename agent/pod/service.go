@@ -89,6 +89,10 @@ type Service struct {
 	mu         sync.Mutex // guards what follows
 	sandbox    *sandbox   // nil before CreateSandbox
 	containers map[string]*entry
+
+	copying sync.Mutex // guards what follows; one copy at a time
+	copies  int64
+	copied  int64 // bytes
 }
 
 // oomBacklog is how many out-of-memory events wait for the host to ask.
@@ -107,9 +111,11 @@ func (s *Service) Handlers() map[string]ttrpc.Method {
 	return map[string]ttrpc.Method{
 		"AddARPNeighbors":                handler(s.cfg.Log, s.addNeighbors),
 		"CloseStdin":                     handler(s.cfg.Log, s.closeStdin),
+		"CopyFile":                       handler(s.cfg.Log, s.copyFile),
 		"CreateContainer":                handler(s.cfg.Log, s.createContainer),
 		"CreateSandbox":                  handler(s.cfg.Log, s.createSandbox),
 		"DestroySandbox":                 handler(s.cfg.Log, s.destroySandbox),
+		"GetDiagnosticData":              handler(s.cfg.Log, s.diagnosticData),
 		"GetGuestDetails":                handler(s.cfg.Log, s.guestDetails),
 		"GetOOMEvent":                    handler(s.cfg.Log, s.oomEvent),
 		"ListInterfaces":                 handler(s.cfg.Log, s.listInterfaces),
@@ -164,7 +170,9 @@ type entry struct {
 	container *container.Container // nil while it is being made
 	streams   *streams
 	sandbox   bool // the pause container
-	undo      []func() error
+	// termination is the file of its termination message, "" for none.
+	termination string
+	undo        []func() error
 }
 
 // find returns a container that has been made.
