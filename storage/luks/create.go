@@ -65,7 +65,7 @@ func Create(target Target, layout Layout, passphrase []byte, cost Cost) (*Volume
 	if k.Type == KDFPBKDF2 {
 		k.Hash = "sha256"
 	}
-	if err := errors.Join(checkNew(layout), k.check()); err != nil {
+	if err := errors.Join(checkNew(layout), k.check(), checkPassphrase(passphrase)); err != nil {
 		return nil, fmt.Errorf("creating LUKS2: %w", err)
 	}
 	if err := checkBlank(target, layout); err != nil {
@@ -135,10 +135,6 @@ func (v *Volume) write(target Target, k kdf, passphrase []byte) error {
 	if len(encoded) >= minHeader-binarySize {
 		return fmt.Errorf("metadata of %d bytes, want less than %d", len(encoded), minHeader-binarySize)
 	}
-	type part struct {
-		offset int64
-		bytes  []byte
-	}
 	steps := []part{
 		{int64(s.offset), area},
 		{minHeader, encodeCopy(minHeader, magicSecondary, minHeader, v.UUID, random(v2UUID-v2Salt), encoded)},
@@ -147,7 +143,18 @@ func (v *Volume) write(target Target, k kdf, passphrase []byte) error {
 	if v.Detached { // gives a new file its full length, as cryptsetup's tools want it
 		steps = append([]part{{DefaultOffset - headerAlignment, make([]byte, headerAlignment)}}, steps...)
 	}
-	for _, p := range steps {
+	return writeParts(target, steps)
+}
+
+// part is something to be written at a place.
+type part struct {
+	offset int64
+	bytes  []byte
+}
+
+// writeParts writes one part after another, each safe before the next begins.
+func writeParts(target Target, parts []part) error {
+	for _, p := range parts {
 		if _, err := target.WriteAt(p.bytes, p.offset); err != nil {
 			return fmt.Errorf("writing %d bytes at %d: %w", len(p.bytes), p.offset, err)
 		}

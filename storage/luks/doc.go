@@ -17,5 +17,5 @@
 //   - a volume that casemate made carries the token casemate-header, an HMAC by the volume key over the layout.
 //     With [Expect].OwnHeader a header without it does not open. Other tokens are never acted upon.
 //
-// Open never writes. Create writes only over zeros, and neither turns into the other.
+// Open never writes. Create and CreateLUKS1 write only over zeros, and neither turns into the other.
 package luks

@@ -211,7 +211,8 @@ func FuzzOpenHeader(f *testing.F) {
 			return
 		}
 		b := make([]byte, 2*minHeader)
-		for at, magic := range map[int]string{0: magicPrimary, minHeader: magicSecondary} {
+		for i, magic := range []string{magicPrimary, magicSecondary} {
+			at := i * minHeader
 			part := b[at : at+minHeader]
 			copy(part, first)
 			copy(part, magic)

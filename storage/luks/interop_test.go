@@ -120,6 +120,31 @@ func TestCryptsetupOpensOurs(t *testing.T) {
 	}
 }
 
+func TestCryptsetupOpensOurLUKS1(t *testing.T) {
+	path, keyFile := file(t, "disk", LUKS1Offset+1<<20, nil), file(t, "key", 0, passphrase)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	v, err := CreateLUKS1(f, passphrase, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dump := cryptsetup(t, "luksDump", path); !strings.Contains(dump, v.UUID) || !strings.Contains(dump, "xts-plain64") {
+		t.Errorf("luksDump:\n%s", dump)
+	}
+	cryptsetup(t, "open", "--test-passphrase", "--key-file", keyFile, path)
+	if !bytes.Equal(dumpedKey(t, path, keyFile), v.Key) {
+		t.Error("cryptsetup finds another volume key")
+	}
+	second := file(t, "second", 0, []byte("second"))
+	cryptsetup(t, "luksAddKey", "-q", "--key-file", keyFile, "--pbkdf-force-iterations", "1000", path, second)
+	if got := openFile(t, path, []byte("second"), Expect{Layout: mkcwLayout()}); !bytes.Equal(got.Key, v.Key) {
+		t.Error("another volume key after luksAddKey")
+	}
+}
+
 // What cryptsetup creates opens with us and gives the volume key that cryptsetup finds.
 func TestOursOpensCryptsetups(t *testing.T) {
 	type format struct {

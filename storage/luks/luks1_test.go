@@ -115,3 +115,47 @@ func TestHostileLUKS1(t *testing.T) {
 		}
 	}
 }
+
+func TestCreateLUKS1(t *testing.T) {
+	d := newDisk(LUKS1Offset + 4096)
+	v, err := CreateLUKS1(d, passphrase, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.Layout != mkcwLayout() {
+		t.Errorf("layout %+v, want that of mkcw: %+v", v.Layout, mkcwLayout())
+	}
+	got, err := Open(context.Background(), d, passphrase, Expect{Layout: mkcwLayout()})
+	if err != nil || !bytes.Equal(got.Key, v.Key) || got.UUID != v.UUID {
+		t.Errorf("opening: %v", err)
+	}
+	if _, err := Open(context.Background(), d, passphrase, Expect{Layout: mkcwLayout(), OwnHeader: true}); err == nil {
+		t.Error("LUKS1 passes for a header with casemate's token")
+	}
+	d.writes = 0
+	if _, err := CreateLUKS1(d, passphrase, 1000); !errors.Is(err, ErrNotBlank) || d.writes != 0 {
+		t.Errorf("over a volume: %v after %d writes", err, d.writes)
+	}
+	cut := newDisk(LUKS1Offset + 4096)
+	cut.budget = 1
+	if _, err := CreateLUKS1(cut, passphrase, 1000); err == nil {
+		t.Error("created although the header was not written")
+	}
+	if _, err := Open(context.Background(), cut, passphrase, Expect{Layout: mkcwLayout()}); err == nil || errors.Is(err, ErrWrongKey) {
+		t.Errorf("after a power cut: %v", err)
+	}
+}
+
+// A key that was lost on its way opens and creates nothing.
+func TestEmptyPassphrase(t *testing.T) {
+	d, _ := create(t, attached())
+	if _, err := Open(context.Background(), d, nil, Expect{Layout: attached()}); err == nil || errors.Is(err, ErrWrongKey) {
+		t.Errorf("opening: %v", err)
+	}
+	blank := newDisk(4 << 20)
+	_, err2 := Create(blank, attached(), nil, cheap)
+	_, err1 := CreateLUKS1(blank, nil, 1000)
+	if err2 == nil || err1 == nil || blank.writes != 0 {
+		t.Errorf("creating: %v and %v after %d writes", err2, err1, blank.writes)
+	}
+}

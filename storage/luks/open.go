@@ -36,6 +36,9 @@ func Open(ctx context.Context, r io.ReaderAt, passphrase []byte, want Expect) (*
 	if want.OwnHeader && want.Type != TypeLUKS2 {
 		return nil, fmt.Errorf("opening LUKS: type %q cannot carry casemate's token", want.Type)
 	}
+	if err := checkPassphrase(passphrase); err != nil {
+		return nil, fmt.Errorf("opening LUKS: %w", err)
+	}
 	h, err := readHeader(r, want.Detached)
 	if err != nil {
 		return nil, fmt.Errorf("opening LUKS: %w", err)
@@ -94,4 +97,13 @@ func (h *header) unlock(ctx context.Context, r io.ReaderAt, passphrase []byte) (
 		clear(key)
 	}
 	return nil, ErrWrongKey
+}
+
+// checkPassphrase refuses the passphrase that everybody knows: a key that was lost on its way must not open a header
+// that the host has made for it.
+func checkPassphrase(passphrase []byte) error {
+	if len(passphrase) == 0 {
+		return errors.New("passphrase is empty")
+	}
+	return nil
 }
