@@ -13,6 +13,7 @@
 //   - conn.go: the framing and limits of one connection, in front of the ttrpc library
 //   - door.go: closed, open, parked; the reasons that the host sees
 //   - gate.go: the one interceptor
+//   - holding.go: what a decision holds back until handling has begun, and undoing it
 //   - health.go: grpc.Health
 //   - methods.go: the table of served and refused methods
 //   - server.go: listening and stopping

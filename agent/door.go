@@ -35,6 +35,23 @@ type Policy interface {
 	Allow(ctx context.Context, request string, msg proto.Message) error
 }
 
+// Decider is a [Policy] with a state that requests change. The gate prefers Decide to Allow. One of the decision's
+// methods is called in any case, so that judging, changing the state and the start of handling are one step to
+// every other request.
+type Decider interface {
+	Policy
+	Decide(ctx context.Context, request string, msg proto.Message) (Decision, error)
+}
+
+// Decision is a request that was allowed and may hold others back.
+type Decision interface {
+	// Begun ends the holding: what the decision allowed is now visible to whoever handles the next request. May be
+	// called more than once.
+	Begun()
+	// Undo takes back what the decision changed, since the request failed. May follow Begun.
+	Undo()
+}
+
 // Door stands before every method that is not always open. Its zero value is closed. It goes from closed to open
 // once, and from either to parked, where it stays. Safe for concurrent use, and nothing waits in it.
 type Door struct {

@@ -27,6 +27,8 @@ type gate struct {
 // decoding step, so that it judges exactly the value that the handler is given and the handler's body has not run.
 func (g *gate) intercept(ctx context.Context, decode ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, handle ttrpc.Method) (resp any, err error) {
 	name := strings.TrimPrefix(info.FullMethod, "/")
+	held := new(holding)
+	defer func() { held.end(err) }() // runs after the recovery below, and sees its error
 	defer func() {
 		if p := recover(); p != nil {
 			// The value may hold anything, and the log ends on a console that the host reads.
@@ -49,7 +51,7 @@ func (g *gate) intercept(ctx context.Context, decode ttrpc.Unmarshaler, info *tt
 		return nil, refusal(m.request, m.reason)
 	}
 	plain := g.decoder(m, decode)
-	return g.hide(name)(handle(ctx, func(v any) error {
+	return g.hide(name)(handle(context.WithValue(ctx, holdingKey{}, held), func(v any) error {
 		if err := plain(v); err != nil {
 			return err
 		}
@@ -57,7 +59,7 @@ func (g *gate) intercept(ctx context.Context, decode ttrpc.Unmarshaler, info *tt
 		if !ok {
 			return status.Error(codes.Internal, "internal error")
 		}
-		return g.ask(ctx, policy, m.request, msg)
+		return g.ask(ctx, policy, m.request, msg, held)
 	}))
 }
 
@@ -71,8 +73,8 @@ func (g *gate) decoder(m method, decode ttrpc.Unmarshaler) ttrpc.Unmarshaler {
 	}
 }
 
-func (g *gate) ask(ctx context.Context, policy Policy, request string, msg proto.Message) error {
-	err := policy.Allow(ctx, request, msg)
+func (g *gate) ask(ctx context.Context, policy Policy, request string, msg proto.Message, held *holding) error {
+	err := held.ask(ctx, policy, request, msg)
 	if err == nil {
 		return nil
 	}

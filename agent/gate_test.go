@@ -135,6 +135,52 @@ func TestGate(t *testing.T) {
 	}
 }
 
+// counting allows everything and counts how its decisions end.
+type counting struct {
+	policyFunc
+	decided, begun, undone int
+}
+
+func (c *counting) Decide(context.Context, string, proto.Message) (Decision, error) {
+	c.decided++
+	return c, nil
+}
+func (c *counting) Begun() { c.begun++ }
+func (c *counting) Undo()  { c.undone++ }
+
+// TestGateSettlesDecisions: a decision stands when the handler succeeds and is undone whichever way it fails.
+func TestGateSettlesDecisions(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		handler func() (any, error)
+		undone  int
+	}{
+		{"success", answer, 0},
+		{"status", func() (any, error) { return nil, status.Error(codes.NotFound, "x") }, 1},
+		{"plain error", func() (any, error) { return nil, errors.New("x") }, 1},
+		{"panic", func() (any, error) { panic("x") }, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := &counting{policyFunc: func(context.Context, string, proto.Message) error { return errors.New("Allow was asked") }}
+			door := new(Door)
+			door.Open(c)
+			if ran, _, _, _ := runGate(t, door, decodeSignal, tt.handler); !ran {
+				t.Fatal("the handler did not run")
+			}
+			if c.decided != 1 || c.undone != tt.undone || c.begun != 1-tt.undone {
+				t.Errorf("decided %d, begun %d, undone %d", c.decided, c.begun, c.undone)
+			}
+		})
+	}
+	c := new(counting)
+	ctx := context.WithValue(t.Context(), holdingKey{}, &holding{decision: c})
+	Begun(ctx)
+	Begun(t.Context()) // a request without a decision
+	if c.begun != 1 {
+		t.Errorf("begun %d times", c.begun)
+	}
+}
+
 // TestPanicSite makes sure that the log line of a panic is of use.
 func TestPanicSite(t *testing.T) {
 	door := new(Door)

@@ -38,6 +38,7 @@ var allowed = map[string]struct {
 	"agent/initdata":                      {ours: []string{"agent/evidence"}, modules: []string{"github.com/BurntSushi/toml"}},
 	"agent/kbs":                           {ours: []string{"agent/evidence"}, modules: []string{"github.com/go-json-experiment/json"}},
 	"agent/kbs/kbstest":                   {ours: []string{"agent/evidence"}},
+	"agent/policy":                        {ours: []string{"agent", "agent/api/kata"}, modules: []string{"github.com/open-policy-agent/opa", "google.golang.org/protobuf"}},
 	"cmd/casemate":                        {ours: []string{"agent", "agent/attest", "agent/container", "agent/evidence", "agent/guest", "agent/initdata", "agent/kbs", "agent/services", "cmd/casemate/internal/config", "cmd/internal/version", "imagepull", "imagepull/trust", "keyprovider", "storage/devmapper", "verity"}, modules: []string{"github.com/sirupsen/logrus", "golang.org/x/sync", "golang.org/x/sys"}},
 	"cmd/casemate/internal/config":        {modules: []string{"github.com/BurntSushi/toml"}},
 	"cmd/casemate-build":                  {ours: []string{"agent/evidence", "agent/initdata", "cmd/casemate-build/internal/cosign", "cmd/casemate-build/internal/encrypt", "cmd/casemate-build/internal/image", "cmd/internal/owner", "cmd/internal/version", "keyprovider", "verity"}, modules: []string{"github.com/BurntSushi/toml", "github.com/google/go-containerregistry", "github.com/google/uuid", "github.com/spf13/cobra", "golang.org/x/term"}},

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+
+# What the host may ask of a guest whose tenant brought no policy. A request that has no rule here is refused:
+# ExecProcess, SetPolicy, WriteStream, UpdateContainer, memory, packet filter, clock and entropy among them.
+package agent_policy
+
+import rego.v1
+
+# The life of what was created, and what the host observes anyway.
+default DestroySandboxRequest := true
+
+default GetOOMEventRequest := true
+
+default GuestDetailsRequest := true
+
+default OnlineCPUMemRequest := true
+
+default ReadStreamRequest := true
+
+default RemoveStaleVirtiofsShareMountsRequest := true
+
+default SignalProcessRequest := true
+
+default StartContainerRequest := true
+
+default StatsContainerRequest := true
+
+default TtyWinResizeRequest := true
+
+default VolumeStatsRequest := true
+
+default WaitProcessRequest := true
+
+# The pod's network is the host's to make; the guest's loopback is not.
+default UpdateInterfaceRequest := false
+
+UpdateInterfaceRequest if {
+	input.interface.name != "lo"
+	input.interface.device != "lo"
+	not loopback_address
+}
+
+loopback_address if {
+	some ip in input.interface.IPAddresses
+	is_loopback(ip.address)
+}
+
+default UpdateRoutesRequest := false
+
+UpdateRoutesRequest if {
+	is_object(input.routes)
+	not loopback_route
+}
+
+loopback_route if {
+	some route in input.routes.Routes
+	is_loopback(route.dest)
+}
+
+loopback_route if {
+	some route in input.routes.Routes
+	route.device == "lo"
+}
+
+default AddARPNeighborsRequest := false
+
+AddARPNeighborsRequest if {
+	is_object(input.neighbors)
+	not loopback_neighbor
+}
+
+loopback_neighbor if {
+	some n in input.neighbors.ARPNeighbors
+	n.device == "lo"
+}
+
+loopback_neighbor if {
+	some n in input.neighbors.ARPNeighbors
+	is_loopback(n.toIPAddress.address)
+}
+
+# Every spelling of 127.0.0.0/8 and ::1, with an IPv4-mapped form among them.
+is_loopback(address) if regex.match(`(^|:)127\.`, address)
+
+is_loopback(address) if regex.match(`^[0:]*:0*1(/|$)`, address)
+
+default CreateSandboxRequest := false
+
+CreateSandboxRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/sandbox", "value": input.sandbox_id}]} if {
+	not data.pstate.sandbox
+	input.guest_hook_path == ""
+	count(input.kernel_modules) == 0
+	input.sandbox_pidns == false
+	every storage in input.storages {
+		storage.driver == "ephemeral"
+		storage.fstype == "tmpfs"
+		storage.source == "shm"
+		storage.mount_point == "/run/kata-containers/sandbox/shm"
+		is_null(storage.fs_group)
+	}
+}
+
+# The sandbox's own container, once. Its files come from the measured root.
+default CreateContainerRequest := false
+
+CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/pause", "value": input.container_id}]} if {
+	data.pstate.sandbox
+	not data.pstate.pause
+	is_pause
+	input.OCI.Process.Args == ["/pause"]
+	every variable in input.OCI.Process.Env {
+		startswith(variable, "PATH=/")
+	}
+	input.OCI.Process.Terminal == false
+	input.OCI.Process.Cwd == "/"
+	is_null(input.string_user)
+	count(input.devices) == 0
+	count(input.shared_mounts) == 0
+	confined
+	every storage in input.storages {
+		storage.driver == "image_guest_pull"
+		storage.source == "pause"
+	}
+	every mount in input.OCI.Mounts {
+		allowed_mount(mount)
+	}
+}
+
+is_pause if input.OCI.Annotations["io.kubernetes.cri.container-type"] == "sandbox"
+
+is_pause if input.OCI.Annotations["io.kubernetes.cri-o.ContainerType"] == "sandbox"
+
+confined if {
+	input.sandbox_pidns == false
+	input.OCI.Process.NoNewPrivileges == true
+	no_hooks
+	count(input.OCI.Linux.Sysctl) == 0
+	count(input.OCI.Linux.Devices) == 0
+	input.OCI.Linux.RootfsPropagation in {"", "private", "rprivate"}
+	every set in ["Bounding", "Effective", "Inheritable", "Permitted", "Ambient"] {
+		every capability in input.OCI.Process.Capabilities[set] {
+			capability in default_capabilities
+		}
+	}
+	every namespace in input.OCI.Linux.Namespaces {
+		namespace.Path == ""
+	}
+	kinds := {namespace.Type | some namespace in input.OCI.Linux.Namespaces}
+	{"mount", "ipc", "pid", "uts"} - kinds == set()
+}
+
+no_hooks if is_null(input.OCI.Hooks)
+
+no_hooks if {
+	every kind in ["Prestart", "Poststart", "Poststop", "CreateRuntime", "CreateContainer", "StartContainer"] {
+		count(input.OCI.Hooks[kind]) == 0
+	}
+}
+
+default_capabilities := {
+	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
+	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+}
+
+# The file systems that every container has, and copied content at its usual places only.
+allowed_mount(mount) if {
+	some want in [
+		["/proc", "proc", "proc"], ["/dev", "tmpfs", "tmpfs"], ["/dev/pts", "devpts", "devpts"],
+		["/dev/mqueue", "mqueue", "mqueue"], ["/sys", "sysfs", "sysfs"],
+	]
+	[mount.destination, mount.type_, mount.source] == want
+}
+
+allowed_mount(mount) if {
+	mount.destination == "/dev/shm"
+	mount.type_ == "bind"
+	mount.source == "/run/kata-containers/sandbox/shm"
+}
+
+allowed_mount(mount) if {
+	mount.type_ == "bind"
+	some name, destination in {
+		"resolv.conf": "/etc/resolv.conf", "hosts": "/etc/hosts", "hostname": "/etc/hostname",
+		"termination-log": "/dev/termination-log", "serviceaccount": "/var/run/secrets/kubernetes.io/serviceaccount",
+	}
+	mount.destination == destination
+	regex.match(concat("", [shared_directory, `[^/]*$`]), mount.source)
+	endswith(mount.source, concat("", ["-", name]))
+	no_parent(mount.source)
+}
+
+default RemoveContainerRequest := false
+
+RemoveContainerRequest := {"allowed": true, "ops": [{"op": "remove", "path": "/pstate/pause"}]} if {
+	data.pstate.pause == input.container_id
+}
+
+RemoveContainerRequest if not data.pstate.pause == input.container_id
+
+# Copied content lands in a directory that is named after the container, and a link stays inside what was copied.
+shared_directory := `^/run/kata-containers/shared/containers(?:/passthrough)?/(?:watchable/)?[a-z0-9]{64}-[a-f0-9]{16}-`
+
+no_parent(path) if not regex.match(`(^|/)\.\.(/|$)`, path)
+
+in_shared(path) if {
+	regex.match(concat("", [shared_directory, `[^/]+(/.*)?$`]), path)
+	no_parent(path)
+	not regex.match(`[\x00\n]|//|/\.(/|$)`, path)
+}
+
+default CopyFileRequest := false
+
+CopyFileRequest if {
+	in_shared(input.path)
+	input.file_type in {"Regular", "Directory"}
+	bits.and(input.file_mode, 3072) == 0 # neither set-user-id nor set-group-id
+}
+
+CopyFileRequest if {
+	in_shared(input.path)
+	input.file_type == "Symlink"
+	regex.match(concat("", [shared_directory, `[^/]+/.+`]), input.path) # not the top of what is copied
+	input.symlink_target != ""
+	not startswith(input.symlink_target, "/")
+	no_parent(input.symlink_target)
+	not contains(input.symlink_target, "\u0000")
+}
