@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -24,21 +25,32 @@ import (
 // notSetUp is what the host reads when a boot step failed; which one is in the code.
 const notSetUp = "the guest could not be set up"
 
-// runAgent serves the kata API as a service of another init. Its door stays closed:
-// only Health is answered.
+// runAgent serves the kata API as a service of another init. Health is answered at once;
+// the rest is refused until initdata and its policy are accepted, or for good when they
+// are not.
 func runAgent(ctx context.Context, args []string) error {
 	var listen string
-	_, _, err := parse(args, 0, 0, func(s *flag.FlagSet) {
+	o, _, err := parse(args, 0, 0, func(s *flag.FlagSet) {
 		s.StringVar(&listen, "listen", agent.DefaultAddress, "vsock://CID:PORT or unix:///PATH")
 	})
 	if err != nil {
 		return err
 	}
-	server, l, err := openAgent(ctx, listen, new(agent.Door))
+	door := new(agent.Door)
+	server, l, err := openAgent(ctx, listen, door)
 	if err != nil {
 		return err
 	}
-	return server.Serve(ctx, l)
+	opened := make(chan struct{})
+	go func() {
+		defer close(opened)
+		if err := openDoor(ctx, o, door); err != nil {
+			fmt.Fprintf(os.Stderr, "casemate agent: %v\n", err)
+		}
+	}()
+	err = server.Serve(ctx, l)
+	<-opened // it ends with ctx, and before that is not long
+	return err
 }
 
 func openAgent(ctx context.Context, listen string, door *agent.Door) (*agent.Server, net.Listener, error) {

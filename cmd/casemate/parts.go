@@ -25,7 +25,8 @@ import (
 type machine struct {
 	conf     config.Measured
 	attester attest.Attester
-	initdata []byte // verbatim, nil when there is none
+	initdata []byte  // verbatim, nil when there is none
+	rego     *string // initdata's policy.rego, nil when there is none
 	steps    steps
 	log      *slog.Logger
 }
@@ -91,6 +92,9 @@ func (m *machine) bindInitData(ctx context.Context) error {
 		m.steps.say("the %s evidence does not carry initdata; only the relying party's list stands for it", m.attester.TEE())
 	}
 	m.initdata = raw
+	if text, ok := d.Data[keyPolicy]; ok {
+		m.rego = &text
+	}
 	m.conf, err = m.conf.WithInitData(d.Data, m.log)
 	return err
 }
