@@ -34,6 +34,9 @@ func (s *Service) createContainer(ctx context.Context, req *kata.CreateContainer
 	if err != nil {
 		return nil, err
 	}
+	if s.cfg.Begun != nil {
+		s.cfg.Begun(ctx)
+	}
 	if err := s.create(ctx, box, plan, e); err != nil {
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 		defer cancel()
@@ -67,6 +70,11 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 	spec, err := p.spec(box.namespaces)
 	if err != nil {
 		return err
+	}
+	if s.cfg.Admit != nil && !p.pause {
+		if err := s.cfg.Admit(&p.imageProcess, spec.Process); err != nil {
+			return err
+		}
 	}
 	spec.Root = &specs.Root{Path: filepath.Join(dir, "rootfs"), Readonly: spec.Root.Readonly}
 	e.streams = newStreams(spec.Process.Terminal)

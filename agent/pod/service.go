@@ -72,7 +72,14 @@ type Config struct {
 	Images  Images
 	// Pause is the program of pause containers, an absolute path to a static binary
 	// that waits and collects its children when it is called as /pause.
-	Pause   string
+	Pause string
+	// Admit judges the process that a request asks for against the one of the image's
+	// config, once the image is there; nil leaves that to the policy before the
+	// handlers. See AsImageSays.
+	Admit func(image, requested *specs.Process) error
+	// Begun, when not nil, is called once a request's id is taken, so that others
+	// are judged while an image is pulled.
+	Begun   func(context.Context)
 	Version string
 	// Init says whether this process is the machine's first.
 	Init bool

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/ttrpc"
 	"github.com/sirupsen/logrus"
 
 	"github.com/casemate/casemate/agent"
@@ -36,27 +37,34 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	door := new(agent.Door)
-	server, l, err := openAgent(ctx, listen, door)
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	p, err := openPod(podConfig{shutdown: stop, log: log})
 	if err != nil {
 		return err
+	}
+	door := new(agent.Door)
+	server, l, err := openAgent(ctx, listen, door, p.service.Handlers(), log)
+	if err != nil {
+		return errors.Join(err, p.close())
 	}
 	opened := make(chan struct{})
 	go func() {
 		defer close(opened)
-		if err := openDoor(ctx, o, door); err != nil {
+		if err := openDoor(ctx, o, door, p.images); err != nil {
 			fmt.Fprintf(os.Stderr, "casemate agent: %v\n", err)
 		}
 	}()
 	err = server.Serve(ctx, l)
 	<-opened // it ends with ctx, and before that is not long
-	return err
+	return errors.Join(err, p.close())
 }
 
-func openAgent(ctx context.Context, listen string, door *agent.Door) (*agent.Server, net.Listener, error) {
-	server, err := agent.NewServer(agent.Config{
-		Version: version.Number, Door: door, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
-	})
+// openAgent prepares the server. handlers may be nil: then nothing is served but
+// Health.
+func openAgent(ctx context.Context, listen string, door *agent.Door, handlers map[string]ttrpc.Method, log *slog.Logger) (*agent.Server, net.Listener, error) {
+	server, err := agent.NewServer(agent.Config{Version: version.Number, Door: door, Log: log, Handlers: handlers})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -101,7 +109,7 @@ func boot(ctx context.Context) {
 	}()
 	serveTests(ctx, console, reaper)
 
-	server, l, err := openAgent(ctx, agent.DefaultAddress, door)
+	server, l, err := openAgent(ctx, agent.DefaultAddress, door, nil, slog.New(slog.NewJSONHandler(os.Stderr, nil)))
 	if err == nil {
 		console.Print(state, text)
 		err = server.Serve(ctx, l)

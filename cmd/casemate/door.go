@@ -15,12 +15,13 @@ const keyPolicy = "policy.rego"
 
 // openDoor checks initdata against the TEE's report and opens the door with the policy
 // in it. Whatever fails parks the door: there is no second attempt with less.
-func openDoor(ctx context.Context, o options, door *agent.Door) error {
+func openDoor(ctx context.Context, o options, door *agent.Door, images *podImages) error {
 	m, err := openGuest(ctx, o)
 	if err != nil {
 		door.Park(agent.Reason{Code: "initdata", Phrase: "the guest's configuration or initdata was not accepted"})
 		return err
 	}
+	images.use(m)
 	return m.openDoor(door)
 }
 

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/grpc/codes"
+
+	"github.com/casemate/casemate/agent/pod"
+	"github.com/casemate/casemate/imagepull"
+	"github.com/casemate/casemate/imagepull/trust"
+	"github.com/casemate/casemate/keyprovider"
+)
+
+// podImages brings images into a pod. It can be asked before the guest has been
+// accepted: then it waits.
+type podImages struct {
+	store string
+	ready chan struct{} // closed once machine is set
+	m     *machine
+
+	mu     sync.Mutex // guards puller; held while the first one is made
+	puller *imagepull.Puller
+	keys   *keyprovider.Cache
+}
+
+func newPodImages(store string) *podImages {
+	return &podImages{store: store, ready: make(chan struct{})}
+}
+
+// use says what the guest is. It is called once.
+func (p *podImages) use(m *machine) {
+	p.m = m
+	close(p.ready)
+}
+
+// Open pulls an image and mounts it below dir.
+func (p *podImages) Open(ctx context.Context, reference, dir string) (*pod.Image, error) {
+	img, err := p.pull(ctx, reference)
+	if err != nil {
+		return nil, hostPhrase(reference, err)
+	}
+	// The command is the request's affair: an image may name none.
+	bundle, err := imagepull.NewBundle(img, dir, imagepull.BundleOptions{Entrypoint: []string{"/"}})
+	if err != nil {
+		return nil, hostPhrase(reference, err)
+	}
+	c := img.Config
+	return &pod.Image{
+		Digest: img.Manifest.String(),
+		Process: specs.Process{
+			Args: append(append([]string{}, c.Entrypoint...), c.Cmd...), Env: c.Env, Cwd: bundle.Spec.Process.Cwd, User: bundle.Spec.Process.User,
+		},
+		Close: bundle.Close,
+	}, nil
+}
+
+func (p *podImages) pull(ctx context.Context, reference string) (*imagepull.Image, error) {
+	select {
+	case <-p.ready:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	puller, err := p.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return puller.Pull(ctx, reference)
+}
+
+// open attests and makes the puller, once. A failure is not kept: the next pull may
+// find the network up.
+func (p *podImages) open(ctx context.Context) (*imagepull.Puller, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.puller != nil {
+		return p.puller, nil
+	}
+	client, err := p.m.attested(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var unwrapper imagepull.KeyUnwrapper
+	if client != nil {
+		p.keys = keyprovider.NewCache(client, client)
+		unwrapper = &keyprovider.Unwrapper{Keys: p.keys}
+	}
+	puller, err := p.m.puller(ctx, client, unwrapper, p.store)
+	if err != nil {
+		return nil, err
+	}
+	p.puller = puller
+	return puller, nil
+}
+
+// Close ends running pulls and forgets keys.
+func (p *podImages) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.keys != nil {
+		p.keys.Clear()
+	}
+	if p.puller == nil {
+		return nil
+	}
+	return p.puller.Close()
+}
+
+// hostPhrase is what the host may know of a failed pull: what it asked for and a
+// fixed phrase, in the words that kata's own tests look for.
+func hostPhrase(reference string, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	code, phrase := codes.Internal, "see the guest's own log"
+	var fault imagepull.Fault
+	switch {
+	case errors.Is(err, trust.ErrDenied):
+		code, phrase = codes.PermissionDenied, "Image policy rejected: Denied by policy"
+	case errors.Is(err, imagepull.ErrUnauthorized):
+		code, phrase = codes.PermissionDenied, "Not authorized"
+	case errors.Is(err, imagepull.ErrKey), errors.Is(err, imagepull.ErrMAC), errors.Is(err, imagepull.ErrPlainDigest):
+		phrase = "Failed to decrypt the image layer, please ensure that the decryption key is placed and correct"
+	case errors.As(err, &fault):
+		phrase = fault.Error()
+	}
+	return &pod.Failure{Code: code, Phrase: fmt.Sprintf("Failed to pull image %.512s: %s", reference, phrase), Err: err}
+}

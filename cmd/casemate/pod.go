@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/casemate/casemate/agent"
+	"github.com/casemate/casemate/agent/container"
+	"github.com/casemate/casemate/agent/pod"
+	"github.com/casemate/casemate/cmd/internal/version"
+)
+
+const (
+	podState = "/run/casemate/pod"
+	podStore = "/run/casemate/image"
+)
+
+// podConfig is what differs between a service and the machine's first process.
+type podConfig struct {
+	init     bool
+	reaper   *container.Reaper // nil runs one
+	shutdown func()            // when the host has destroyed the sandbox
+	log      *slog.Logger
+}
+
+// podParts are the pod and what it stands on.
+type podParts struct {
+	service *pod.Service
+	runtime *container.Runtime
+	images  *podImages
+}
+
+// openPod prepares the service that makes containers. It has no image to run before
+// images.use has been called.
+func openPod(c podConfig) (*podParts, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("finding the pause program: %w", err)
+	}
+	runtime, err := container.New(container.Config{Root: podState, Reaper: c.reaper, Log: c.log})
+	if err != nil {
+		return nil, err
+	}
+	images := newPodImages(podStore)
+	service, err := pod.New(pod.Config{
+		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Admit: images.admit, Begun: agent.Begun,
+		Pause: program, Version: version.Number, Init: c.init, Shutdown: c.shutdown, Log: c.log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, runtime.Close(context.Background()))
+	}
+	return &podParts{service: service, runtime: runtime, images: images}, nil
+}
+
+// admit asks of a container that it does what its image says, unless the tenant's
+// policy has said what containers do.
+func (p *podImages) admit(image, requested *specs.Process) error {
+	if p.m.rego != nil {
+		return nil
+	}
+	return pod.AsImageSays(image, requested)
+}
+
+func (p *podParts) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTime)
+	defer cancel()
+	return errors.Join(p.service.Close(ctx), p.runtime.Close(ctx), p.images.Close())
+}
