@@ -72,10 +72,10 @@ func (w *world) must(t *testing.T, name string, args ...string) []byte {
 }
 
 // initdata writes a document for a workload.
-func (w *world) initdata(t *testing.T, name, workload, policy string) fixture.InitData {
+func (w *world) initdata(t *testing.T, name, workload, policy string, rego ...string) fixture.InitData {
 	t.Helper()
 	d, err := fixture.WriteInitData(t.Context(), program("casemate-build"), w.path(name), fixture.InitDataOptions{
-		Workload: workload, KBS: w.broker.URL, Cert: w.broker.Cert, Policy: policy,
+		Workload: workload, KBS: w.broker.URL, Cert: w.broker.Cert, Policy: policy, Rego: strings.Join(rego, "\n"),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build root
+
+package chain
+
+import (
+	"context"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/casemate/casemate/agent/api/kata"
+	"github.com/casemate/casemate/cmd/internal/fixture"
+)
+
+// podPolicy is a tenant's: one command line, and no exec.
+const podPolicy = `package agent_policy
+
+import rego.v1
+
+default CreateSandboxRequest := true
+default GuestDetailsRequest := true
+default StartContainerRequest := true
+default ReadStreamRequest := true
+default WaitProcessRequest := true
+default SignalProcessRequest := true
+default RemoveContainerRequest := true
+default DestroySandboxRequest := true
+default CopyFileRequest := true
+default CreateContainerRequest := false
+
+CreateContainerRequest if input.OCI.Annotations["io.kubernetes.cri.container-type"] == "sandbox"
+
+CreateContainerRequest if input.OCI.Process.Args == ["/bin/sh", "-c", "echo hello from the pod"]
+`
+
+// agentGuest is a running agent of a guest that was launched with some initdata.
+type agentGuest struct {
+	kata.TTRPCAgentServiceService
+	ended chan error
+}
+
+// agent starts the kata agent as the host's shim finds it, in a mount namespace
+// with a /run of its own.
+func (w *world) agent(t *testing.T, d fixture.InitData) *agentGuest {
+	t.Helper()
+	if err := w.chip.Launch(strings.Repeat(measurement, 48), d.HostData); err != nil {
+		t.Fatal(err)
+	}
+	config, socket := w.path("casemate.toml"), w.path("agent.sock")
+	if err := fixture.GuestConfig(config, w.chip, d.File, w.registry.Addr, "/run/casemate/image"); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", `mount -t tmpfs run /run && exec "$0" "$@"`,
+		program("casemate-testsnp"), "agent", "--config", config, "--listen", "unix://"+socket)
+	var log strings.Builder
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	g := &agentGuest{ended: make(chan error, 1)}
+	go func() { g.ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(unix.SIGTERM)
+		select {
+		case <-g.ended:
+		case <-time.After(30 * time.Second):
+			_ = cmd.Process.Kill()
+			t.Error("the agent did not end")
+		}
+		if t.Failed() {
+			t.Logf("agent: %s", log.String())
+		}
+	})
+	g.TTRPCAgentServiceService = kata.NewTTRPCAgentServiceClient(dialAgent(t, socket))
+	return g
+}
+
+// dialAgent waits for the socket and for the first answer of the health check.
+func dialAgent(t *testing.T, socket string) *ttrpc.Client {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			client := ttrpc.NewClient(conn)
+			t.Cleanup(func() { _ = client.Close() })
+			if _, err := kata.NewTTRPCHealthClient(client).Check(within(t), &kata.CheckRequest{}); err != nil {
+				t.Fatalf("health: %v", err)
+			}
+			return client
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the agent does not listen: %v", err)
+		}
+	}
+}
+
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// sandbox creates the sandbox as soon as the door is open, or returns the refusal.
+func (g *agentGuest) sandbox(t *testing.T) error {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		_, err := g.CreateSandbox(within(t), &kata.CreateSandboxRequest{SandboxId: "sandbox0", Hostname: "pod"})
+		if err == nil || !strings.Contains(err.Error(), "door-closed") || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+// container is a request in the form of a guest pull.
+func podContainer(id, image string, args ...string) *kata.CreateContainerRequest {
+	kind := "container"
+	if image == "pause" {
+		kind = "sandbox"
+	}
+	return &kata.CreateContainerRequest{
+		ContainerId: id, ExecId: id,
+		Storages: []*kata.Storage{{
+			Driver: "image_guest_pull", Source: image, Fstype: "overlay", MountPoint: "/run/kata-containers/" + id + "/rootfs",
+			DriverOptions: []string{`image_guest_pull={"metadata":{"io.kubernetes.cri.container-type":"` + kind + `"}}`},
+		}},
+		OCI: &kata.Spec{
+			Version: "1.1.0", Annotations: map[string]string{"io.kubernetes.cri.container-type": kind},
+			Process: &kata.Process{Args: args, Env: []string{"PATH=/bin"}, Cwd: "/", User: &kata.User{}, Capabilities: &kata.LinuxCapabilities{}, NoNewPrivileges: true},
+			Root:    &kata.Root{Path: "/run/kata-containers/" + id + "/rootfs"},
+			Mounts: []*kata.Mount{
+				{Destination: "/proc", Type: "proc", Source: "proc"}, {Destination: "/dev", Type: "tmpfs", Source: "tmpfs"},
+			},
+			Linux: &kata.Linux{Namespaces: []*kata.LinuxNamespace{{Type: "mount"}, {Type: "ipc"}, {Type: "uts"}, {Type: "pid"}}},
+		},
+	}
+}
+
+func wantRefused(t *testing.T, what string, err error, text string) {
+	t.Helper()
+	s := status.Convert(err)
+	if s.Code() != codes.PermissionDenied || !strings.Contains(s.Message(), text) {
+		t.Errorf("%s: got %v %q, want %v with %q", what, s.Code(), s.Message(), codes.PermissionDenied, text)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// TestPod is a kata pod with an encrypted, signed image of a real registry, whose
+// key keybroker releases for this guest's initdata, the tenant's policy in it.
+func TestPod(t *testing.T) {
+	w := newWorld(t)
+	d := w.initdata(t, "initdata-pod.toml", "pod", w.policy, podPolicy)
+	w.register(t, "pod", d.Digest)
+	image := w.image(t, "pod")
+	g := w.agent(t, d)
+	if err := g.sandbox(t); err != nil {
+		t.Fatal(err)
+	}
+	start := func(r *kata.CreateContainerRequest) {
+		t.Helper()
+		if _, err := g.CreateContainer(within(t), r); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := g.StartContainer(within(t), &kata.StartContainerRequest{ContainerId: r.ContainerId}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(podContainer("sandbox0", "pause", "/pause"))
+	start(podContainer("app", image, "/bin/sh", "-c", "echo hello from the pod"))
+	out, err := g.ReadStdout(within(t), &kata.ReadStreamRequest{ContainerId: "app", Len: 1000})
+	if err != nil || string(out.Data) != "hello from the pod\n" {
+		t.Errorf("output: got %q, %v", out.GetData(), err)
+	}
+	if r, err := g.WaitProcess(within(t), &kata.WaitProcessRequest{ContainerId: "app"}); err != nil || r.Status != 0 {
+		t.Errorf("wait: %v, %v", r, err)
+	}
+	wantRefused(t, "another command", second(g.CreateContainer(within(t), podContainer("other", image, "/bin/sh", "-c", "id"))), "CreateContainerRequest is blocked by policy")
+	wantRefused(t, "exec", second(g.ExecProcess(within(t), &kata.ExecProcessRequest{ContainerId: "app", ExecId: "e", Process: &kata.Process{Args: []string{"sh"}}})), "ExecProcessRequest is blocked by policy")
+	wantRefused(t, "copy outside", second(g.CopyFile(within(t), &kata.CopyFileRequest{Path: "/etc/passwd", FileMode: unix.S_IFREG | 0o644})), "CopyFileRequest is blocked by policy")
+	wantRefused(t, "another policy", second(g.SetPolicy(within(t), &kata.SetPolicyRequest{Policy: "package agent_policy"})), "SetPolicyRequest is blocked by policy")
+	if _, err := g.DestroySandbox(within(t), &kata.DestroySandboxRequest{}); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-g.ended:
+		if err != nil {
+			t.Errorf("the agent ended with %v", err)
+		}
+		g.ended <- err
+	case <-time.After(30 * time.Second):
+		t.Error("the agent goes on after its sandbox")
+	}
+}
+
+// TestPodOfAnotherGuest: a guest whose initdata keybroker does not know opens its
+// door by its own policy and gets no key: the image stays shut.
+func TestPodOfAnotherGuest(t *testing.T) {
+	w := newWorld(t)
+	d := w.initdata(t, "initdata-pod.toml", "pod", w.policy, podPolicy)
+	w.register(t, "pod", d.Digest)
+	image := w.image(t, "pod")
+	loose := w.initdata(t, "initdata-loose.toml", "pod", w.policy, strings.Replace(podPolicy, "default CreateContainerRequest := false", "default CreateContainerRequest := true", 1))
+	g := w.agent(t, loose)
+	if err := g.sandbox(t); err != nil {
+		t.Fatal(err)
+	}
+	err := second(g.CreateContainer(within(t), podContainer("app", image, "/bin/sh", "-c", "id")))
+	if s := status.Convert(err); s.Code() == codes.OK || !strings.Contains(s.Message(), "Failed to pull image") {
+		t.Errorf("got %v %q, want a failed pull", s.Code(), s.Message())
+	}
+}
