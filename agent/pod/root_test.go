@@ -398,7 +398,7 @@ func TestRootSharedPID(t *testing.T) {
 // addresses and routes; loopback is nobody's to change.
 func TestRootNetwork(t *testing.T) {
 	g := startGuest(t)
-	mac := makeDummy(t)
+	mac := makeLink(t)
 	iface := &kata.Interface{Name: "eth0", HwAddr: mac, Mtu: 1400, IPAddresses: []*kata.IPAddress{{Address: "10.9.8.7", Mask: "24"}}}
 	if _, err := g.UpdateInterface(within(t), &kata.UpdateInterfaceRequest{Interface: iface}); err != nil {
 		t.Fatal(err)
