@@ -60,6 +60,8 @@ func benchmarks() []struct {
 		{"verity-tree", verityTree},
 		{"handshake", handshake},
 		{"unwrap", unwrap},
+		{"policy-load", policyLoad},
+		{"policy", policyDecide},
 	}
 }
 
