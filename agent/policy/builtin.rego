@@ -79,10 +79,12 @@ loopback_neighbor if {
 	is_loopback(n.toIPAddress.address)
 }
 
-# Every spelling of 127.0.0.0/8 and ::1, with an IPv4-mapped form among them.
+# 127.0.0.0/8, also as the end of an IPv6 address in either notation, and ::1.
 is_loopback(address) if regex.match(`(^|:)127\.`, address)
 
 is_loopback(address) if regex.match(`^[0:]*:0*1(/|$)`, address)
+
+is_loopback(address) if regex.match(`^[0:]*:ffff:7f[0-9a-f]{2}:`, lower(address))
 
 default CreateSandboxRequest := false
 

@@ -39,6 +39,8 @@ func TestBuiltInCorpus(t *testing.T) {
 		{"loopback address", iface("eth0", "", "127.0.0.1"), deny},
 		{"loopback address, v6", iface("eth0", "", "::1"), deny},
 		{"loopback address, mapped", iface("eth0", "", "::ffff:127.0.0.1"), deny},
+		{"loopback address, mapped and in hexadecimal", iface("eth0", "", "::FFFF:7f00:1"), deny},
+		{"address, v6", iface("eth0", "", "fd00::1"), ""},
 		{"loopback address, v6 in full", iface("eth0", "", "0:0:0:0:0:0:0:0001"), deny},
 		{"no interface", &kata.UpdateInterfaceRequest{}, deny},
 		{"route", route(&kata.Route{Gateway: "10.0.0.1", Device: "eth0"}), ""},

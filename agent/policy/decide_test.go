@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/topdown/print"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/casemate/casemate/agent"
@@ -280,4 +282,24 @@ func TestApply(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(ops[0].path, []string{"b", "c~/"}) {
 		t.Errorf("path %v, %v", ops, err)
 	}
+}
+
+// panicking breaks the evaluation that it is given to.
+type panicking struct{}
+
+func (panicking) Print(print.Context, string) error { panic("canary-5d1c") }
+
+// TestPanicDenies: whatever breaks inside the library is a denial, and the next request is judged.
+func TestPanicDenies(t *testing.T) {
+	text := head + "DestroySandboxRequest if { print(1) }"
+	p := load(t, text)
+	compiler, _, err := compile([]byte(text), p.version, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.judge(t.Context(), evaluation{compiler, "DestroySandboxRequest", ast.NewObject(), panicking{}})
+	if got := codeOf(t, err); got != "policy-error" {
+		t.Errorf("got %q", got)
+	}
+	replay(t, p, []row{{"the next request", &kata.DestroySandboxRequest{}, ""}})
 }
