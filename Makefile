@@ -22,6 +22,11 @@ SYSROOT := build/musl
 # Debian's library directory: it gets a folder with links to just what is needed.
 ARCHDIR := $(shell gcc -dumpmachine)
 MUSL    := CGO_ENABLED=1 CC=$(CC_MUSL) CGO_CFLAGS="-O2 -idirafter $(CURDIR)/$(SYSROOT)/include" CGO_LDFLAGS="-L$(CURDIR)/$(SYSROOT)/lib"
+# Code of libraries that no container waits for is not inlined: 1.7 MB less to trust and to map.
+COLD    := github.com/open-policy-agent github.com/lestrrat-go github.com/vektah github.com/cloudflare github.com/opencontainers \
+	github.com/ProtonMail github.com/vishvananda github.com/google/go-containerregistry github.com/docker github.com/mdlayher \
+	github.com/containerd github.com/coreos github.com/godbus github.com/cilium google.golang.org/protobuf google.golang.org/grpc go.yaml.in/yaml
+SMALL   := $(foreach p,$(COLD),-gcflags=$(p)/...=-l)
 STATIC  := -s -w -buildid= -linkmode external -extldflags "-static -Wl,--build-id=none"
 
 .PHONY: all setup build build-twice size test unit interop root vm fuzz soak bench demo lint generate clean
@@ -44,12 +49,12 @@ $(SYSROOT):
 
 .PHONY: bin/casemate bin/casemate-testsnp bin/keybroker bin/casemate-build
 bin/casemate: | $(SYSROOT)
-	$(MUSL) $(GO) build $(REPRO) -tags '$(TAGS) muslshim' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
+	$(MUSL) $(GO) build $(REPRO) $(SMALL) -tags '$(TAGS) muslshim' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
 
 # The guest program with a test AMD signer in place of the SEV-SNP device: for
 # the demo and the end-to-end tests of machines without a TEE. Never released.
 bin/casemate-testsnp: | $(SYSROOT)
-	$(MUSL) $(GO) build $(REPRO) -tags '$(TAGS) muslshim testsnp' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
+	$(MUSL) $(GO) build $(REPRO) $(SMALL) -tags '$(TAGS) muslshim testsnp' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
 
 bin/keybroker bin/casemate-build:
 	CGO_ENABLED=0 $(GO) build $(REPRO) -tags '$(TAGS)' -ldflags '-s -w -buildid=' -o $@ ./cmd/$(@F)
@@ -60,7 +65,7 @@ build-twice:
 	@.ci/build-twice
 
 size: bin/casemate | $(SYSROOT)
-	@$(MUSL) $(GO) build $(REPRO) -tags '$(TAGS) muslshim' -ldflags '-buildid= -linkmode external -extldflags "-static -Wl,--build-id=none"' -o build/casemate.sym ./cmd/casemate
+	@$(MUSL) $(GO) build $(REPRO) $(SMALL) -tags '$(TAGS) muslshim' -ldflags '-buildid= -linkmode external -extldflags "-static -Wl,--build-id=none"' -o build/casemate.sym ./cmd/casemate
 	@$(GO) run ./cmd/internal/size build/casemate.sym bin/casemate
 
 test: setup

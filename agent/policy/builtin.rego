@@ -114,6 +114,7 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": "/psta
 		startswith(variable, "PATH=/")
 	}
 	input.OCI.Process.Terminal == false
+	input.OCI.Process.NoNewPrivileges == true
 	input.OCI.Process.Cwd == "/"
 	is_null(input.string_user)
 	count(input.devices) == 0
@@ -128,13 +129,30 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": "/psta
 	}
 }
 
+# A container of an image. What it runs is not judged here: once the image is there and verified, the guest compares
+# command, environment, working directory and user with the image's own config.
+CreateContainerRequest if {
+	data.pstate.sandbox
+	data.pstate.pause
+	not is_pause
+	is_null(input.string_user)
+	count(input.devices) == 0
+	count(input.shared_mounts) == 0
+	confined
+	[storage | some storage in input.storages] == [image | some image in input.storages; image.driver == "image_guest_pull"; image.source != "pause"]
+	count(input.storages) == 1
+	every mount in input.OCI.Mounts {
+		allowed_mount(mount)
+	}
+}
+
 is_pause if input.OCI.Annotations["io.kubernetes.cri.container-type"] == "sandbox"
 
 is_pause if input.OCI.Annotations["io.kubernetes.cri-o.ContainerType"] == "sandbox"
 
 confined if {
 	input.sandbox_pidns == false
-	input.OCI.Process.NoNewPrivileges == true
+	is_object(input.OCI.Process.Capabilities)
 	no_hooks
 	count(input.OCI.Linux.Sysctl) == 0
 	count(input.OCI.Linux.Devices) == 0
@@ -147,8 +165,9 @@ confined if {
 	every namespace in input.OCI.Linux.Namespaces {
 		namespace.Path == ""
 	}
+	# Whether named or not, the guest makes each of the container's own but the network's.
 	kinds := {namespace.Type | some namespace in input.OCI.Linux.Namespaces}
-	{"mount", "ipc", "pid", "uts"} - kinds == set()
+	kinds - {"mount", "ipc", "pid", "uts", "network", "cgroup"} == set()
 }
 
 no_hooks if is_null(input.OCI.Hooks)
@@ -168,7 +187,7 @@ default_capabilities := {
 allowed_mount(mount) if {
 	some want in [
 		["/proc", "proc", "proc"], ["/dev", "tmpfs", "tmpfs"], ["/dev/pts", "devpts", "devpts"],
-		["/dev/mqueue", "mqueue", "mqueue"], ["/sys", "sysfs", "sysfs"],
+		["/dev/mqueue", "mqueue", "mqueue"], ["/sys", "sysfs", "sysfs"], ["/sys/fs/cgroup", "cgroup", "cgroup"],
 	]
 	[mount.destination, mount.type_, mount.source] == want
 }

@@ -22,6 +22,15 @@ func pauseWith(change func(*kata.CreateContainerRequest)) *kata.CreateContainerR
 	return create(cid, []string{"/pause"}, []string{"PATH=/usr/bin:/bin"}, change)
 }
 
+// imageWith is a container of an image with one thing changed.
+func imageWith(change func(*kata.CreateContainerRequest)) *kata.CreateContainerRequest {
+	return create("app", []string{"/app"}, []string{"PATH=/usr/bin:/bin"}, func(m *kata.CreateContainerRequest) {
+		m.OCI.Annotations = map[string]string{"io.kubernetes.cri.container-type": "container"}
+		m.Storages[0].Source = "registry.example/app:1"
+		change(m)
+	})
+}
+
 // TestBuiltInCorpus replays a pod's life and what a host could try in it.
 func TestBuiltInCorpus(t *testing.T) {
 	type req = kata.CreateContainerRequest
@@ -90,7 +99,8 @@ func TestBuiltInCorpus(t *testing.T) {
 		{"ambient capability", pauseWith(func(m *req) { m.OCI.Process.Capabilities.Ambient = []string{"CAP_BPF"} }), deny},
 		{"no capability sets", pauseWith(func(m *req) { m.OCI.Process.Capabilities = nil }), deny},
 		{"new privileges", pauseWith(func(m *req) { m.OCI.Process.NoNewPrivileges = false }), deny},
-		{"guest's pid namespace", pauseWith(func(m *req) { m.OCI.Linux.Namespaces = m.OCI.Linux.Namespaces[:3] }), deny},
+		{"user namespace", pauseWith(func(m *req) { m.OCI.Linux.Namespaces[3].Type = "user" }), deny},
+		{"image before pause", imageWith(func(*req) {}), deny},
 		{"another's pid namespace", pauseWith(func(m *req) { m.OCI.Linux.Namespaces[3].Path = "/proc/1/ns/pid" }), deny},
 		{"shared pid namespace", pauseWith(func(m *req) { m.SandboxPidns = true }), deny},
 		{"device", pauseWith(func(m *req) { m.Devices = []*kata.Device{{VmPath: "/dev/vda"}} }), deny},
@@ -114,6 +124,28 @@ func TestBuiltInCorpus(t *testing.T) {
 			mount("/sys", "sysfs", "sysfs")(m)
 		}), ""},
 		{"second pause", pauseWith(func(*req) {}), deny},
+
+		{"image", imageWith(func(*req) {}), ""},
+		{"image with privilege escalation left as Kubernetes has it", imageWith(func(m *req) { m.OCI.Process.NoNewPrivileges = false }), ""},
+		{"image with the runtime's file systems", imageWith(func(m *req) {
+			mount("/etc/resolv.conf", shared+"resolv.conf", "bind")(m)
+			mount("/sys/fs/cgroup", "cgroup", "cgroup")(m)
+		}), ""},
+		{"image with two images", imageWith(func(m *req) { m.Storages = append(m.Storages, m.Storages[0]) }), deny},
+		{"image with a disk", imageWith(func(m *req) { m.Storages = append(m.Storages, &kata.Storage{Driver: "blk"}) }), deny},
+		{"image without an image", imageWith(func(m *req) { m.Storages = nil }), deny},
+		{"image that is pause", imageWith(func(m *req) { m.Storages[0].Source = "pause" }), deny},
+		{"privileged image", imageWith(func(m *req) { m.OCI.Process.Capabilities.Bounding = []string{"CAP_SYS_ADMIN"} }), deny},
+		{"image without capability sets", imageWith(func(m *req) { m.OCI.Process.Capabilities = nil }), deny},
+		{"image in another's pid namespace", imageWith(func(m *req) { m.OCI.Linux.Namespaces[3].Path = "/proc/1/ns/pid" }), deny},
+		{"image with a device", imageWith(func(m *req) { m.OCI.Linux.Devices = []*kata.LinuxDevice{{Path: "/dev/tpm0"}} }), deny},
+		{"image with the guest's disk", imageWith(func(m *req) { m.Devices = []*kata.Device{{VmPath: "/dev/vda"}} }), deny},
+		{"image with a host directory", imageWith(mount("/data", shared+"data", "bind")), deny},
+		{"GHSA-fmg6-v47x-52wr mount over the tenant's files", imageWith(mount("/app", shared+"hosts", "bind")), deny},
+		{"GHSA-fmg6-v47x-52wr guest path over /etc/hosts", imageWith(mount("/etc/hosts", "/run/casemate/x", "bind")), deny},
+		{"image that reads the key service", imageWith(mount("/etc/hosts", "/run/confidential-containers/cdh.sock", "bind")), deny},
+		{"image with sysctls", imageWith(func(m *req) { m.OCI.Linux.Sysctl = map[string]string{"net.ipv4.conf.all.route_localnet": "1"} }), deny},
+		{"image by a user's name", imageWith(func(m *req) { m.StringUser = &kata.StringUser{Uid: "app"} }), deny},
 
 		{"start", &kata.StartContainerRequest{ContainerId: cid}, ""},
 		{"logs", &kata.ReadStreamRequest{ContainerId: cid}, ""},

@@ -219,3 +219,56 @@ func TestPodOfAnotherGuest(t *testing.T) {
 		t.Errorf("got %v %q, want a failed pull", s.Code(), s.Message())
 	}
 }
+
+// TestPodBuiltIn: a tenant that brings no policy gets what the signed image says and
+// nothing that the host makes of it: the theft of security.md 15 by a shell.
+func TestPodBuiltIn(t *testing.T) {
+	w := newWorld(t)
+	d := w.initdata(t, "initdata-plain.toml", "plain", w.policy)
+	w.register(t, "plain", d.Digest)
+	image := w.image(t, "plain")
+	g := w.agent(t, d)
+	if err := g.sandbox(t); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.CreateContainer(within(t), podContainer("sandbox0", "pause", "/pause")); err != nil {
+		t.Fatal(err)
+	}
+	// The image's entry point, which for want of a command ends with status 2.
+	const path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	as := podContainer("app", image, "/bin/sh", "-c")
+	as.OCI.Process.Env = []string{path, "KUBERNETES_SERVICE_HOST=10.0.0.1"}
+	if _, err := g.CreateContainer(within(t), as); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.StartContainer(within(t), &kata.StartContainerRequest{ContainerId: "app"}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := g.WaitProcess(within(t), &kata.WaitProcessRequest{ContainerId: "app"}); err != nil || r.Status != 2 {
+		t.Errorf("wait: %v, %v", r, err)
+	}
+	for what, change := range map[string]func(*kata.CreateContainerRequest){
+		"theft by a shell": func(r *kata.CreateContainerRequest) {
+			r.OCI.Process.Args = []string{"/bin/sh", "-c", "fetch 127.0.0.1:8006/cdh/resource/plain/image/kek"}
+		},
+		"preloaded library": func(r *kata.CreateContainerRequest) {
+			r.OCI.Process.Env = append(r.OCI.Process.Env, "LD_PRELOAD=/x.so")
+		},
+		"another user":      func(r *kata.CreateContainerRequest) { r.OCI.Process.User.UID = 1 },
+		"another directory": func(r *kata.CreateContainerRequest) { r.OCI.Process.Cwd = "/bin" },
+		"host's directory": func(r *kata.CreateContainerRequest) {
+			r.OCI.Mounts = append(r.OCI.Mounts, &kata.Mount{Destination: "/bin", Source: "/run/kata-containers/shared/containers/x", Type: "bind", Options: []string{"rbind"}})
+		},
+		"more capabilities":  func(r *kata.CreateContainerRequest) { r.OCI.Process.Capabilities.Effective = []string{"CAP_SYS_ADMIN"} },
+		"input to a program": nil,
+	} {
+		if change == nil {
+			wantRefused(t, what, second(g.WriteStdin(within(t), &kata.WriteStreamRequest{ContainerId: "app", Data: []byte("x")})), "WriteStreamRequest is blocked by policy")
+			continue
+		}
+		r := podContainer("other", image, "/bin/sh", "-c")
+		r.OCI.Process.Env = []string{path}
+		change(r)
+		wantRefused(t, what, second(g.CreateContainer(within(t), r)), "")
+	}
+}
