@@ -14,7 +14,7 @@ import (
 // serviceVariable is what Kubernetes adds to every container's environment to tell
 // it of the API server, and the name of the pod: the closed list of variables that
 // an image need not have named.
-var serviceVariable = regexp.MustCompile(`^(HOSTNAME=[A-Za-z0-9.-]{1,253}|KUBERNETES_(SERVICE_HOST|SERVICE_PORT|SERVICE_PORT_HTTPS|PORT|PORT_[0-9]{1,5}_(TCP|UDP)(_(PROTO|PORT|ADDR))?)=[A-Za-z0-9.:/\[\]-]{1,128})$`)
+var serviceVariable = regexp.MustCompile(`^(HOSTNAME=[A-Za-z0-9.-]+|KUBERNETES_(SERVICE_HOST|SERVICE_PORT|SERVICE_PORT_HTTPS|PORT|PORT_[0-9]{1,5}_(TCP|UDP)(_(PROTO|PORT|ADDR))?)=[A-Za-z0-9.:/\[\]-]+)$`)
 
 // AsImageSays admits a process that does what the verified image's own config says,
 // and nothing else that the host could have written: the same arguments, working

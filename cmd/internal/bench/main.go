@@ -60,6 +60,9 @@ func benchmarks() []struct {
 		{"verity-tree", verityTree},
 		{"handshake", handshake},
 		{"unwrap", unwrap},
+		{"ready", agentReady},
+		{"container-start", containerStart},
+		{"idle-rss", idleRSS},
 		{"policy-load", policyLoad},
 		{"policy", policyDecide},
 	}
