@@ -3,7 +3,7 @@
 #   make demo             the main job, end to end on this machine (as root)
 #   make test             everything this machine can prove, with each target's seconds
 #   make bench BENCH=x    one benchmark (all without BENCH)
-#   FUZZTIME=5s COUNT=1 FAULTS=200 KILLS=100   how long the long ones take; make test runs 20 and 10
+#   FUZZTIME=5s COUNT=1 FAULTS=200 KILLS=100 CONTAINERS=2000   how long the long ones take; make test runs 20, 10 and 50
 
 GO      ?= go
 CC_MUSL ?= musl-gcc
@@ -11,6 +11,7 @@ FUZZTIME ?= 5s
 COUNT   ?= 1
 FAULTS  ?= 200
 KILLS   ?= 100
+CONTAINERS ?= 2000
 BENCH   ?= all
 
 # One set of build tags for all three programs and all tests.
@@ -69,7 +70,7 @@ size: bin/casemate | $(SYSROOT)
 	@$(GO) run ./cmd/internal/size build/casemate.sym bin/casemate
 
 test: setup
-	@FAULTS=20 KILLS=10 .ci/each unit interop root vm fuzz soak
+	@FAULTS=20 KILLS=10 CONTAINERS=50 .ci/each unit interop root vm fuzz soak
 
 unit:
 	$(GO) vet -tags '$(TAGS)' ./...
@@ -92,9 +93,9 @@ vm:
 fuzz:
 	@.ci/fuzz $(FUZZTIME) '$(TAGS)'
 
-# Pulls over a line that breaks, and pulls that are killed.
-soak:
-	FAULTS=$(FAULTS) KILLS=$(KILLS) $(GO) test -count=1 -timeout 60m -tags '$(TAGS) soak' -run '^TestSoak' -v $(call tagged,soak)
+# Pulls over a line that breaks, pulls that are killed, and containers that come and go.
+soak: bin/casemate
+	FAULTS=$(FAULTS) KILLS=$(KILLS) CONTAINERS=$(CONTAINERS) $(GO) test -count=1 -timeout 60m -tags '$(TAGS) soak' -run '^TestSoak' -v $(call tagged,soak)
 
 bench: build bin/casemate-testsnp
 	$(GO) run -tags '$(TAGS)' ./cmd/internal/bench $(BENCH)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build root
+//go:build root || soak
 
 package pod_test
 
