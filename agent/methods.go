@@ -26,6 +26,7 @@ func served() map[string]access {
 	return map[string]access{
 		healthService + "/Check":                         always,
 		agentService + "/CopyFile":                       asked,
+		agentService + "/ExecProcess":                    asked,
 		agentService + "/GetDiagnosticData":              asked,
 		healthService + "/Version":                       always,
 		agentService + "/AddARPNeighbors":                asked,
@@ -70,7 +71,6 @@ func refused() map[string]Reason {
 	return map[string]Reason{
 		agentService + "/AddSwap":               hostMemory,
 		agentService + "/AddSwapPath":           hostMemory,
-		agentService + "/ExecProcess":           notServed,
 		agentService + "/GetIPTables":           hostFilter,
 		agentService + "/GetMetrics":            notServed,
 		agentService + "/GetVolumeStats":        notServed,

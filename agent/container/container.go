@@ -197,23 +197,7 @@ func (c *Container) Stats() (*cgroups.Stats, error) {
 }
 
 // Resize sets the terminal's size in characters. It fails without a terminal.
-func (c *Container) Resize(width, height uint16) error {
-	if c.streams.tty == nil {
-		return fmt.Errorf("resizing container %s: no terminal", c.id)
-	}
-	raw, err := c.streams.tty.SyscallConn()
-	if err == nil {
-		var ierr error
-		err = raw.Control(func(fd uintptr) {
-			ierr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: height, Col: width})
-		})
-		err = errors.Join(err, ierr)
-	}
-	if err != nil {
-		return fmt.Errorf("resizing container %s: %w", c.id, err)
-	}
-	return nil
-}
+func (c *Container) Resize(width, height uint16) error { return c.streams.resize(c.id, width, height) }
 
 func (c *Container) done() bool {
 	select {

@@ -309,3 +309,22 @@ func (s *streams) close() {
 		_ = o.from.Close()
 	}
 }
+
+// resize sets the terminal's size, for a container's process.
+func (s *streams) resize(id string, width, height uint16) error {
+	if s.tty == nil {
+		return fmt.Errorf("resizing a terminal of container %s: there is none", id)
+	}
+	raw, err := s.tty.SyscallConn()
+	if err == nil {
+		var ierr error
+		err = raw.Control(func(fd uintptr) {
+			ierr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: height, Col: width})
+		})
+		err = errors.Join(err, ierr)
+	}
+	if err != nil {
+		return fmt.Errorf("resizing a terminal of container %s: %w", id, err)
+	}
+	return nil
+}

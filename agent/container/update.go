@@ -21,7 +21,6 @@ func (c *Container) Update(r *specs.LinuxResources) error {
 	config := c.lc.Config()
 	group, limits := *config.Cgroups, *config.Cgroups.Resources
 	config.Cgroups, group.Resources = &group, &limits
-	limits.SkipDevices = true
 	if m := r.Memory; m != nil {
 		assign(&limits.Memory, m.Limit)
 		assign(&limits.MemoryReservation, m.Reservation)

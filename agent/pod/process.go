@@ -44,7 +44,7 @@ func (s *Service) startContainer(ctx context.Context, req *kata.StartContainerRe
 // signalProcess delivers a signal. That the process has gone meanwhile is what the
 // sender of most signals wants.
 func (s *Service) signalProcess(ctx context.Context, req *kata.SignalProcessRequest) (*emptypb.Empty, error) {
-	e, err := s.process(req.GetContainerId(), req.GetExecId())
+	p, err := s.process(req.GetContainerId(), req.GetExecId())
 	if err != nil {
 		return nil, err
 	}
@@ -52,11 +52,12 @@ func (s *Service) signalProcess(ctx context.Context, req *kata.SignalProcessRequ
 		return nil, fail(codes.InvalidArgument, "there is no signal %d", req.GetSignal())
 	}
 	sig := unix.Signal(req.GetSignal())
+	first := req.GetExecId() == "" || req.GetExecId() == req.GetContainerId()
 	all := req.GetExecId() == "" && sig == unix.SIGKILL
-	if sig == unix.SIGTERM && !minds(ctx, e.container.Pid(), sig) {
+	if first && sig == unix.SIGTERM && !minds(ctx, p.Pid(), sig) {
 		sig = unix.SIGKILL
 	}
-	if err := e.container.Signal(sig, all); err != nil && !errors.Is(err, container.ErrNotRunning) {
+	if err := p.Signal(sig, all); err != nil && !errors.Is(err, container.ErrNotRunning) {
 		return nil, err
 	}
 	return &emptypb.Empty{}, nil
@@ -112,14 +113,15 @@ func signalMask(pid int) (name string, mask uint64, err error) {
 
 // waitProcess returns the exit status to every caller, also to those who ask again.
 func (s *Service) waitProcess(ctx context.Context, req *kata.WaitProcessRequest) (*kata.WaitProcessResponse, error) {
-	e, err := s.process(req.GetContainerId(), req.GetExecId())
+	p, err := s.process(req.GetContainerId(), req.GetExecId())
 	if err != nil {
 		return nil, err
 	}
-	exit, err := e.container.Wait(ctx)
+	exit, err := p.Wait(ctx)
 	if err != nil {
 		return nil, err
 	}
+	s.forget(req.GetContainerId(), req.GetExecId())
 	return &kata.WaitProcessResponse{Status: int32(exit.Code)}, nil //nolint:gosec // 0 to 255
 }
 
@@ -146,6 +148,11 @@ func (s *Service) removeContainer(ctx context.Context, req *kata.RemoveContainer
 
 func (s *Service) remove(ctx context.Context, e *entry) error {
 	e.streams.abandon()
+	s.mu.Lock()
+	for _, p := range e.execs {
+		p.streams.abandon()
+	}
+	s.mu.Unlock()
 	if err := e.container.Delete(ctx); err != nil {
 		return err
 	}

@@ -453,3 +453,77 @@ func TestRootNetwork(t *testing.T) {
 		}
 	}
 }
+
+// TestRootExec: a further process has its own streams, exit code and signals, and is
+// forgotten once its end was told; what it may be is the policy's word, not what it
+// may do: no capability beyond the container's, no directory outside.
+func TestRootExec(t *testing.T) {
+	g := startGuest(t)
+	g.sandbox(t)
+	g.start(t, pauseRequest(sandboxID))
+	main := request("main", "sleep", "100")
+	main.OCI.Process.Capabilities = &kata.LinuxCapabilities{Bounding: []string{"CAP_KILL"}, Effective: []string{"CAP_KILL"}, Permitted: []string{"CAP_KILL"}}
+	main.OCI.Process.NoNewPrivileges = true
+	g.start(t, main)
+	if _, err := g.UpdateContainer(within(t), &kata.UpdateContainerRequest{ContainerId: "main", Resources: &kata.LinuxResources{Memory: &kata.LinuxMemory{Limit: 64 << 20}}}); err != nil {
+		t.Error(err)
+	}
+	exec := func(id string, change func(*kata.ExecProcessRequest), args ...string) error {
+		r := &kata.ExecProcessRequest{ContainerId: "main", ExecId: id, Process: &kata.Process{Args: args, Env: []string{"PATH=/bin"}, Cwd: "/"}}
+		if change != nil {
+			change(r)
+		}
+		return errOf(g.ExecProcess(within(t), r))
+	}
+	if err := exec("probe", nil, "sh", "-c", "grep -E '^(CapEff|NoNewPrivs)' /proc/self/status; hostname; exit 4"); err != nil {
+		t.Fatal(err)
+	}
+	out, err := g.ReadStdout(within(t), &kata.ReadStreamRequest{ContainerId: "main", ExecId: "probe", Len: 4096})
+	if err != nil || !strings.Contains(string(out.Data), "0000000000000020") || !strings.Contains(string(out.Data), "NoNewPrivs:\t1") {
+		t.Errorf("got %q, %v: want the container's one capability and no new privileges", out.GetData(), err)
+	}
+	if code := g.wait(t, "main", "probe"); code != 4 {
+		t.Errorf("exit code: got %d, want 4", code)
+	}
+	wantCode(t, "wait again", errOf(g.WaitProcess(within(t), &kata.WaitProcessRequest{ContainerId: "main", ExecId: "probe"})), codes.NotFound, "Process not found")
+	if err := exec("cat", nil, "cat"); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, "id in use", exec("cat", nil, "cat"), codes.AlreadyExists, "exists")
+	if _, err := g.WriteStdin(within(t), &kata.WriteStreamRequest{ContainerId: "main", ExecId: "cat", Data: []byte("through")}); err != nil {
+		t.Error(err)
+	}
+	if out, err := g.ReadStdout(within(t), &kata.ReadStreamRequest{ContainerId: "main", ExecId: "cat", Len: 100}); err != nil || string(out.Data) != "through" {
+		t.Errorf("got %q, %v", out.GetData(), err)
+	}
+	if _, err := g.SignalProcess(within(t), &kata.SignalProcessRequest{ContainerId: "main", ExecId: "cat", Signal: 15}); err != nil {
+		t.Error(err)
+	}
+	if code := g.wait(t, "main", "cat"); code != 143 {
+		t.Errorf("signalled: got %d, want 143", code)
+	}
+	for name, tt := range map[string]struct {
+		change func(*kata.ExecProcessRequest)
+		code   codes.Code
+	}{
+		"id that escapes":     {func(r *kata.ExecProcessRequest) { r.ExecId = "../x" }, codes.InvalidArgument},
+		"id of the container": {func(r *kata.ExecProcessRequest) { r.ExecId = "main" }, codes.InvalidArgument},
+		"no process":          {func(r *kata.ExecProcessRequest) { r.Process = nil }, codes.InvalidArgument},
+		"no arguments":        {func(r *kata.ExecProcessRequest) { r.Process.Args = nil }, codes.PermissionDenied},
+		"more capabilities": {func(r *kata.ExecProcessRequest) {
+			r.Process.Capabilities = &kata.LinuxCapabilities{Effective: []string{"CAP_SYS_ADMIN"}}
+		}, codes.PermissionDenied},
+		"CVE-2024-21626":         {func(r *kata.ExecProcessRequest) { r.Process.Cwd = "/proc/self/fd/7" }, codes.PermissionDenied},
+		"unkillable":             {func(r *kata.ExecProcessRequest) { r.Process.OOMScoreAdj = -1000 }, codes.PermissionDenied},
+		"in the pause container": {func(r *kata.ExecProcessRequest) { r.ContainerId = sandboxID }, codes.PermissionDenied},
+		"user by name":           {func(r *kata.ExecProcessRequest) { r.StringUser = &kata.StringUser{} }, codes.PermissionDenied},
+		"unknown container":      {func(r *kata.ExecProcessRequest) { r.ContainerId = "nobody" }, codes.InvalidArgument},
+	} {
+		wantCode(t, name, exec("bad", tt.change, "true"), tt.code, "")
+	}
+	if err := exec("left", nil, "sleep", "100"); err != nil {
+		t.Fatal(err)
+	}
+	g.remove(t, "main")
+	g.remove(t, sandboxID)
+}

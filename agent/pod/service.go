@@ -122,6 +122,7 @@ func (s *Service) Handlers() map[string]ttrpc.Method {
 		"CreateContainer":                handler(s.cfg.Log, s.createContainer),
 		"CreateSandbox":                  handler(s.cfg.Log, s.createSandbox),
 		"DestroySandbox":                 handler(s.cfg.Log, s.destroySandbox),
+		"ExecProcess":                    handler(s.cfg.Log, s.execProcess),
 		"GetDiagnosticData":              handler(s.cfg.Log, s.diagnosticData),
 		"GetGuestDetails":                handler(s.cfg.Log, s.guestDetails),
 		"GetOOMEvent":                    handler(s.cfg.Log, s.oomEvent),
@@ -180,6 +181,7 @@ type entry struct {
 	// termination is the file of its termination message, "" for none.
 	termination string
 	undo        []func() error
+	execs       map[string]*process // guarded by Service.mu; runner is nil while one is being made
 }
 
 // find returns a container that has been made.
@@ -193,16 +195,22 @@ func (s *Service) find(id string) (*entry, error) {
 	return e, nil
 }
 
-// process finds a container by one of the two names of its first process.
-func (s *Service) process(id, execID string) (*entry, error) {
+// process finds a process: the first one by one of its two names, or a further one.
+func (s *Service) process(id, execID string) (*process, error) {
 	e, err := s.find(id)
 	if err != nil {
 		return nil, err
 	}
-	if execID != "" && execID != id {
+	if execID == "" || execID == id {
+		return &process{runner: e.container, streams: e.streams}, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := e.execs[execID]
+	if p == nil || p.runner == nil {
 		return nil, fail(codes.NotFound, "Process not found: %.128s", execID)
 	}
-	return e, nil
+	return p, nil
 }
 
 // close undoes in reverse and returns the first error that counts.

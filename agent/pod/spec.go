@@ -15,14 +15,10 @@ import (
 // an empty value is an absent one, and absent is what it stays: a limit of 0 is no
 // limit. Package container judges the result.
 func (p *plan) spec(shared namespaces) (*specs.Spec, error) {
-	process, err := p.process()
-	if err != nil {
-		return nil, err
-	}
 	l := p.oci.GetLinux()
 	s := &specs.Spec{
 		Version: specs.Version,
-		Process: process,
+		Process: p.process(),
 		Root:    &specs.Root{Readonly: p.oci.GetRoot().GetReadonly()},
 		Hooks:   hooks(p.oci.GetHooks()),
 		Mounts:  p.mounts(),
@@ -32,6 +28,7 @@ func (p *plan) spec(shared namespaces) (*specs.Spec, error) {
 			RootfsPropagation: l.GetRootfsPropagation(), MaskedPaths: l.GetMaskedPaths(), ReadonlyPaths: l.GetReadonlyPaths(),
 		},
 	}
+	var err error
 	if s.Linux.Namespaces, err = p.namespaces(shared); err != nil {
 		return nil, err
 	}
@@ -70,38 +67,13 @@ func (p *plan) namespaces(shared namespaces) ([]specs.LinuxNamespace, error) {
 }
 
 // process is the request's; the pause container's is the guest's own.
-func (p *plan) process() (*specs.Process, error) {
-	from := p.oci.GetProcess()
-	out := &specs.Process{
-		Terminal: from.GetTerminal(), Args: from.GetArgs(), Env: from.GetEnv(), Cwd: from.GetCwd(),
-		User: specs.User{
-			UID: from.GetUser().GetUID(), GID: from.GetUser().GetGID(), AdditionalGids: from.GetUser().GetAdditionalGids(),
-		},
-		NoNewPrivileges: from.GetNoNewPrivileges(), ApparmorProfile: from.GetApparmorProfile(), SelinuxLabel: from.GetSelinuxLabel(),
-	}
-	if b := from.GetConsoleSize(); b.GetHeight() > 0 && b.GetWidth() > 0 {
-		out.ConsoleSize = &specs.Box{Height: uint(b.GetHeight()), Width: uint(b.GetWidth())}
-	}
-	if c := from.GetCapabilities(); c != nil {
-		out.Capabilities = &specs.LinuxCapabilities{
-			Bounding: c.GetBounding(), Effective: c.GetEffective(), Inheritable: c.GetInheritable(),
-			Permitted: c.GetPermitted(), Ambient: c.GetAmbient(),
-		}
-	}
-	for _, r := range from.GetRlimits() {
-		out.Rlimits = append(out.Rlimits, specs.POSIXRlimit{Type: r.GetType(), Hard: r.GetHard(), Soft: r.GetSoft()})
-	}
-	if score := int(from.GetOOMScoreAdj()); score != 0 {
-		out.OOMScoreAdj = &score
-	}
+func (p *plan) process() *specs.Process {
+	out := processSpec(p.oci.GetProcess())
 	if p.pause {
 		out.Args, out.Env, out.Cwd, out.Terminal = p.imageProcess.Args, p.imageProcess.Env, p.imageProcess.Cwd, false
 		out.User, out.Capabilities, out.NoNewPrivileges = specs.User{UID: 65535, GID: 65535}, nil, true
 	}
-	if out.Cwd == "" {
-		out.Cwd = "/"
-	}
-	return out, nil
+	return out
 }
 
 func (p *plan) mounts() []specs.Mount {

@@ -59,14 +59,14 @@ func (s *Service) readStderr(ctx context.Context, req *kata.ReadStreamRequest) (
 }
 
 func (s *Service) readOutput(ctx context.Context, req *kata.ReadStreamRequest, which func(*streams) *stream) (*kata.ReadStreamResponse, error) {
-	e, err := s.process(req.GetContainerId(), req.GetExecId())
+	p, err := s.process(req.GetContainerId(), req.GetExecId())
 	if err != nil {
 		return nil, err
 	}
 	if req.GetLen() == 0 {
 		return nil, fail(codes.InvalidArgument, "a read of no bytes would look like the end of the stream")
 	}
-	data, err := which(e.streams).read(ctx, int(min(req.GetLen(), streamBuffer)))
+	data, err := which(p.streams).read(ctx, int(min(req.GetLen(), streamBuffer)))
 	if err != nil {
 		return nil, err
 	}
@@ -75,15 +75,15 @@ func (s *Service) readOutput(ctx context.Context, req *kata.ReadStreamRequest, w
 
 // writeStdin takes all bytes, waiting for the process; none close the input.
 func (s *Service) writeStdin(ctx context.Context, req *kata.WriteStreamRequest) (*kata.WriteStreamResponse, error) {
-	e, err := s.process(req.GetContainerId(), req.GetExecId())
+	p, err := s.process(req.GetContainerId(), req.GetExecId())
 	if err != nil {
 		return nil, err
 	}
 	if len(req.GetData()) == 0 {
-		_ = e.streams.stdin.Close()
+		_ = p.streams.stdin.Close()
 		return &kata.WriteStreamResponse{}, nil
 	}
-	n, err := e.streams.stdin.write(ctx, req.GetData())
+	n, err := p.streams.stdin.write(ctx, req.GetData())
 	if errors.Is(err, io.ErrClosedPipe) {
 		return nil, fail(codes.FailedPrecondition, "the process' standard input is closed")
 	}
@@ -94,26 +94,26 @@ func (s *Service) writeStdin(ctx context.Context, req *kata.WriteStreamRequest) 
 }
 
 func (s *Service) closeStdin(_ context.Context, req *kata.CloseStdinRequest) (*emptypb.Empty, error) {
-	e, err := s.process(req.GetContainerId(), req.GetExecId())
+	p, err := s.process(req.GetContainerId(), req.GetExecId())
 	if err != nil {
 		return nil, err
 	}
-	_ = e.streams.stdin.Close()
+	_ = p.streams.stdin.Close()
 	return &emptypb.Empty{}, nil
 }
 
 func (s *Service) resizeTerminal(_ context.Context, req *kata.TtyWinResizeRequest) (*emptypb.Empty, error) {
-	e, err := s.process(req.GetContainerId(), req.GetExecId())
+	p, err := s.process(req.GetContainerId(), req.GetExecId())
 	if err != nil {
 		return nil, err
 	}
-	if !e.streams.terminal {
+	if !p.streams.terminal {
 		return nil, fail(codes.Unavailable, "no tty")
 	}
 	if req.GetRow() > 1<<16-1 || req.GetColumn() > 1<<16-1 {
 		return nil, fail(codes.InvalidArgument, "terminal of %d rows and %d columns", req.GetRow(), req.GetColumn())
 	}
-	if err := e.container.Resize(uint16(req.GetColumn()), uint16(req.GetRow())); err != nil {
+	if err := p.Resize(uint16(req.GetColumn()), uint16(req.GetRow())); err != nil {
 		return nil, err
 	}
 	return &emptypb.Empty{}, nil

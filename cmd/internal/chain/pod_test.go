@@ -21,7 +21,7 @@ import (
 	"github.com/casemate/casemate/cmd/internal/fixture"
 )
 
-// podPolicy is a tenant's: one command line, and no exec.
+// podPolicy is a tenant's: one command line, and one probe.
 const podPolicy = `package agent_policy
 
 import rego.v1
@@ -39,7 +39,11 @@ default CreateContainerRequest := false
 
 CreateContainerRequest if input.OCI.Annotations["io.kubernetes.cri.container-type"] == "sandbox"
 
-CreateContainerRequest if input.OCI.Process.Args == ["/bin/sh", "-c", "echo hello from the pod"]
+CreateContainerRequest if input.OCI.Process.Args == ["/bin/sh", "-c", "echo hello from the pod; read x"]
+
+default ExecProcessRequest := false
+
+ExecProcessRequest if input.process.Args == ["/bin/busybox", "true"]
 `
 
 // agentGuest is a running agent of a guest that was launched with some initdata.
@@ -176,14 +180,21 @@ func TestPod(t *testing.T) {
 		}
 	}
 	start(podContainer("sandbox0", "pause", "/pause"))
-	start(podContainer("app", image, "/bin/sh", "-c", "echo hello from the pod"))
+	start(podContainer("app", image, "/bin/sh", "-c", "echo hello from the pod; read x"))
 	out, err := g.ReadStdout(within(t), &kata.ReadStreamRequest{ContainerId: "app", Len: 1000})
 	if err != nil || string(out.Data) != "hello from the pod\n" {
 		t.Errorf("output: got %q, %v", out.GetData(), err)
 	}
-	if r, err := g.WaitProcess(within(t), &kata.WaitProcessRequest{ContainerId: "app"}); err != nil || r.Status != 0 {
-		t.Errorf("wait: %v, %v", r, err)
+	exec := func(args ...string) error {
+		return second(g.ExecProcess(within(t), &kata.ExecProcessRequest{ContainerId: "app", ExecId: "probe", Process: &kata.Process{Args: args, Env: []string{"PATH=/bin"}, Cwd: "/"}}))
 	}
+	if err := exec("/bin/busybox", "true"); err != nil {
+		t.Errorf("the probe that the policy names: %v", err)
+	}
+	if r, err := g.WaitProcess(within(t), &kata.WaitProcessRequest{ContainerId: "app", ExecId: "probe"}); err != nil || r.Status != 0 {
+		t.Errorf("probe: %v, %v", r, err)
+	}
+	wantRefused(t, "one argument more", exec("/bin/busybox", "true", "-x"), "ExecProcessRequest is blocked by policy")
 	wantRefused(t, "another command", second(g.CreateContainer(within(t), podContainer("other", image, "/bin/sh", "-c", "id"))), "CreateContainerRequest is blocked by policy")
 	wantRefused(t, "exec", second(g.ExecProcess(within(t), &kata.ExecProcessRequest{ContainerId: "app", ExecId: "e", Process: &kata.Process{Args: []string{"sh"}}})), "ExecProcessRequest is blocked by policy")
 	wantRefused(t, "copy outside", second(g.CopyFile(within(t), &kata.CopyFileRequest{Path: "/etc/passwd", FileMode: unix.S_IFREG | 0o644})), "CopyFileRequest is blocked by policy")
