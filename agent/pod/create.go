@@ -67,6 +67,13 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 	if err := s.rootfs(ctx, p, e, dir); err != nil {
 		return err
 	}
+	for _, v := range p.volumes {
+		release, err := s.hold(v)
+		if err != nil {
+			return err
+		}
+		e.undo = append(e.undo, release)
+	}
 	spec, err := p.spec(box.namespaces)
 	if err != nil {
 		return err

@@ -14,6 +14,6 @@
 // namespaces.go what its containers share; create.go, spec.go requests into
 // containers; pause.go the pause container; process.go, exec.go their life; stream.go,
 // streams.go standard streams; resources.go counters and limits; network.go
-// interfaces and routes; guestinfo.go facts about the guest; copyfile.go what the
-// host may write; diagnostic.go termination messages.
+// interfaces and routes; guestinfo.go facts about the guest; storage.go
+// memory-backed volumes; copyfile.go what the host may write; diagnostic.go termination messages.
 package pod

@@ -26,7 +26,7 @@ const (
 func (s *Service) guestDetails(_ context.Context, req *kata.GuestDetailsRequest) (*kata.GuestDetailsResponse, error) {
 	out := &kata.GuestDetailsResponse{AgentDetails: &kata.AgentDetails{
 		Version: s.cfg.Version, InitDaemon: s.cfg.Init, SupportsSeccomp: true,
-		StorageHandlers: []string{"ephemeral", pullDriver},
+		StorageHandlers: []string{driverEphemeral, driverLocal, pullDriver},
 	}}
 	if req.GetMemBlockSize() {
 		raw, err := os.ReadFile(memoryBlockSize)

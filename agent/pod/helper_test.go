@@ -63,7 +63,7 @@ func (i *images) Open(ctx context.Context, reference, dir string) (*pod.Image, e
 	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), i.busybox, 0o755); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"sh", "cat", "echo", "sleep", "true", "false", "hostname", "head", "dd", "id", "kill", "tail", "yes", "stty", "readlink", "grep"} {
+	for _, name := range []string{"sh", "cat", "echo", "sleep", "true", "false", "hostname", "head", "dd", "id", "kill", "tail", "yes", "stty", "readlink", "grep", "ls", "mkdir"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", name)); err != nil {
 			return nil, err
 		}

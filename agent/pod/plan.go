@@ -19,7 +19,7 @@ const (
 	pullOption = "image_guest_pull="
 	// maxReference caps an image reference.
 	maxReference = 4 << 10
-	// maxEphemeral caps the memory-backed volumes of one request.
+	// maxStorages caps what one request wants mounted.
 	maxStorages = 64
 )
 
@@ -30,6 +30,7 @@ type plan struct {
 	image    string // reference; "" for the pause container
 	pause    bool
 	sharePID bool
+	volumes  []volumeOptions
 	oci      *kata.Spec
 
 	imageProcess specs.Process // once the image is there
@@ -61,7 +62,16 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 		return nil, fail(codes.InvalidArgument, "%d storages, at most %d", len(req.GetStorages()), maxStorages)
 	}
 	for _, st := range req.GetStorages() {
-		if st.GetDriver() != pullDriver {
+		switch st.GetDriver() {
+		case driverEphemeral, driverLocal:
+			v, err := s.parseVolume(st)
+			if err != nil {
+				return nil, err
+			}
+			p.volumes = append(p.volumes, v)
+			continue
+		case pullDriver:
+		default:
 			return nil, refused("storage: driver " + quoted(st.GetDriver()) + " is not served")
 		}
 		if p.image != "" || p.pause {

@@ -97,6 +97,9 @@ type Service struct {
 	sandbox    *sandbox   // nil before CreateSandbox
 	containers map[string]*entry
 
+	volumesMu sync.Mutex // guards volumes; held while one is made or removed
+	volumes   map[string]*volume
+
 	copying sync.Mutex // guards what follows; one copy at a time
 	copies  int64
 	copied  int64 // bytes
@@ -110,7 +113,7 @@ func New(cfg Config) (*Service, error) {
 	if !filepath.IsAbs(cfg.Dir) || cfg.Runtime == nil || cfg.Images == nil || !filepath.IsAbs(cfg.Pause) || cfg.Log == nil {
 		return nil, errors.New("making the pod service: directory, runtime, images, pause program and log are required")
 	}
-	return &Service{cfg: cfg, ooms: make(chan string, oomBacklog), containers: map[string]*entry{}}, nil
+	return &Service{cfg: cfg, ooms: make(chan string, oomBacklog), containers: map[string]*entry{}, volumes: map[string]*volume{}}, nil
 }
 
 // Handlers are the served methods of grpc.AgentService, by their names.

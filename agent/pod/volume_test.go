@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build root
+
+package pod_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/casemate/casemate/agent/api/kata"
+)
+
+const emptyDir = "/run/kata-containers/sandbox/ephemeral/cache"
+
+func withVolume(r *kata.CreateContainerRequest, change ...func(*kata.Storage)) *kata.CreateContainerRequest {
+	st := &kata.Storage{Driver: "ephemeral", Source: "tmpfs", Fstype: "tmpfs", MountPoint: emptyDir, Options: []string{"size=1048576", "fsgid=500"}}
+	for _, f := range change {
+		f(st)
+	}
+	r.Storages = append(r.Storages, st)
+	r.OCI.Mounts = append(r.OCI.Mounts, &kata.Mount{Source: st.MountPoint, Destination: "/data", Type: "bind", Options: []string{"rbind", "rprivate", "rw"}})
+	return r
+}
+
+// TestRootEmptyDir: an init container writes what the next one reads; the size is
+// enforced in the guest; the last container's end takes the volume away.
+func TestRootEmptyDir(t *testing.T) {
+	g := startGuest(t)
+	g.sandbox(t)
+	g.start(t, pauseRequest(sandboxID))
+	g.start(t, withVolume(request("init", "sh", "-c", "echo from init > /data/f; head -c 2000000 /dev/zero > /data/big || echo full")))
+	if got := g.output(t, "init"); got != "full\n" {
+		t.Errorf("a volume of 1 MiB took 2 MB: got %q", got)
+	}
+	g.start(t, withVolume(request("main", "sh", "-c", "cat /data/f; ls -ldn /data; read x")))
+	g.remove(t, "init")
+	if r, err := g.ReadStdout(within(t), &kata.ReadStreamRequest{ContainerId: "main", Len: 1000}); err != nil || string(r.Data) != "from init\n" && !strings.HasPrefix(string(r.Data), "from init\n") {
+		t.Errorf("got %q, %v", r.GetData(), err)
+	}
+	info, err := os.Stat(emptyDir)
+	if err != nil || info.Mode()&os.ModeSetgid == 0 {
+		t.Errorf("the volume's group: %v, %v", info, err)
+	}
+	g.remove(t, "main")
+	if _, err := os.Stat(emptyDir); !os.IsNotExist(err) {
+		t.Errorf("the volume outlives its containers: %v", err)
+	}
+	// A directory instead of a file system of its own.
+	local := func(st *kata.Storage) { st.Driver, st.Fstype, st.Options = "local", "local", []string{"mode=0777"} }
+	g.start(t, withVolume(request("local", "sh", "-c", "echo x > /data/x && echo ok"), local))
+	if got := g.output(t, "local"); got != "ok\n" {
+		t.Errorf("local volume: got %q", got)
+	}
+	g.remove(t, "local")
+}
+
+func TestRootVolumesRefused(t *testing.T) {
+	g := startGuest(t)
+	g.sandbox(t)
+	if err := os.MkdirAll("/run/kata-containers/sandbox/ephemeral", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc", "/run/kata-containers/sandbox/ephemeral/planted"); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		change func(*kata.Storage)
+		code   codes.Code
+	}{
+		"over the guest":        {func(st *kata.Storage) { st.MountPoint = "/etc" }, codes.PermissionDenied},
+		"by dots":               {func(st *kata.Storage) { st.MountPoint = "/run/kata-containers/sandbox/../../../etc" }, codes.PermissionDenied},
+		"over shared memory":    {func(st *kata.Storage) { st.MountPoint = "/run/kata-containers/sandbox/shm" }, codes.PermissionDenied},
+		"over the pod itself":   {func(st *kata.Storage) { st.MountPoint = "/run/kata-containers/sandbox" }, codes.PermissionDenied},
+		"over another's rootfs": {func(st *kata.Storage) { st.MountPoint = "/run/kata-containers/app/rootfs" }, codes.PermissionDenied},
+		"through a link":        {func(st *kata.Storage) { st.MountPoint = "/run/kata-containers/sandbox/ephemeral/planted/x" }, codes.FailedPrecondition},
+		"on a link":             {func(st *kata.Storage) { st.MountPoint = "/run/kata-containers/sandbox/ephemeral/planted" }, codes.FailedPrecondition},
+		"ext4 of the host":      {func(st *kata.Storage) { st.Fstype = "ext4" }, codes.PermissionDenied},
+		"huge pages":            {func(st *kata.Storage) { st.Fstype = "hugetlbfs" }, codes.PermissionDenied},
+		"setuid option":         {func(st *kata.Storage) { st.Options = []string{"suid"} }, codes.InvalidArgument},
+		"devices":               {func(st *kata.Storage) { st.Options = []string{"dev"} }, codes.InvalidArgument},
+		"huge":                  {func(st *kata.Storage) { st.Options = []string{"size=1000000000000000"} }, codes.InvalidArgument},
+		"mode with setuid":      {func(st *kata.Storage) { st.Options = []string{"mode=4777"} }, codes.InvalidArgument},
+		"option smuggle":        {func(st *kata.Storage) { st.Options = []string{"size=1,uid=0"} }, codes.InvalidArgument},
+		"driver option":         {func(st *kata.Storage) { st.DriverOptions = []string{"encryption_key=ephemeral"} }, codes.PermissionDenied},
+	} {
+		wantCode(t, name, errOf(g.CreateContainer(within(t), withVolume(request("app", "true"), tt.change))), tt.code, "")
+	}
+	g.start(t, withVolume(request("one", "sleep", "100")))
+	wantCode(t, "the same with another size", errOf(g.CreateContainer(within(t), withVolume(request("two", "true"), func(st *kata.Storage) { st.Options = []string{"size=4096"} }))), codes.FailedPrecondition, "other options")
+	g.remove(t, "one")
+}
+
+// TestRootSeccomp: a profile in the form of RuntimeDefault is enforced.
+func TestRootSeccomp(t *testing.T) {
+	g := startGuest(t)
+	g.sandbox(t)
+	r := request("filtered", "sh", "-c", "mkdir /tmp/x 2>/dev/null || echo refused; echo runs")
+	r.OCI.Linux.Seccomp = &kata.LinuxSeccomp{
+		DefaultAction: "SCMP_ACT_ALLOW", Architectures: []string{"SCMP_ARCH_X86_64"},
+		Syscalls: []*kata.LinuxSyscall{{Names: []string{"mkdir", "mkdirat"}, Action: "SCMP_ACT_ERRNO", ErrnoRet: &kata.LinuxSyscall_Errnoret{Errnoret: 1}}},
+	}
+	g.start(t, r)
+	if got := g.output(t, "filtered"); got != "refused\nruns\n" {
+		t.Errorf("got %q", got)
+	}
+	g.remove(t, "filtered")
+}
