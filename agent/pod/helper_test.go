@@ -84,6 +84,9 @@ type guest struct {
 	dir    string
 	images *images
 	down   chan struct{} // closed by DestroySandbox
+
+	client   *ttrpc.Client
+	handlers map[string]bool
 }
 
 func startGuest(t *testing.T) *guest {
@@ -164,7 +167,7 @@ func (g *guest) connect(t *testing.T, service *pod.Service, log *slog.Logger) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := ttrpc.NewClient(conn)
+	client := ttrpc.NewClient(conn, ttrpc.WithUnaryClientInterceptor(count))
 	t.Cleanup(func() {
 		_ = client.Close()
 		stop()
@@ -172,7 +175,32 @@ func (g *guest) connect(t *testing.T, service *pod.Service, log *slog.Logger) {
 			t.Error(err)
 		}
 	})
+	g.client, g.handlers = client, map[string]bool{}
+	for name := range service.Handlers() {
+		g.handlers[name] = true
+	}
 	g.TTRPCAgentServiceService = kata.NewTTRPCAgentServiceClient(client)
+}
+
+// calls counts what the tests of this process have asked for, by method and answer.
+var calls = struct {
+	sync.Mutex
+	done, failed map[string]int
+}{done: map[string]int{}, failed: map[string]int{}}
+
+func count(ctx context.Context, req *ttrpc.Request, resp *ttrpc.Response, info *ttrpc.UnaryClientInfo, invoke ttrpc.Invoker) error {
+	err := invoke(ctx, req, resp)
+	calls.Lock()
+	defer calls.Unlock()
+	if err == nil && resp.GetStatus().GetCode() != 0 {
+		err = status.ErrorProto(resp.GetStatus())
+	}
+	if err != nil {
+		calls.failed[req.Method]++
+	} else {
+		calls.done[req.Method]++
+	}
+	return err
 }
 
 func within(t testing.TB) context.Context {

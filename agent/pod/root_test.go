@@ -26,6 +26,9 @@ func TestRootPodLife(t *testing.T) {
 	if err != nil || !d.AgentDetails.SupportsSeccomp || d.AgentDetails.Version != "4.1.0" {
 		t.Errorf("guest details: %v, %v", d, err)
 	}
+	if _, err := g.OnlineCPUMem(within(t), &kata.OnlineCPUMemRequest{CpuOnly: true}); err != nil {
+		t.Error(err)
+	}
 	g.start(t, pauseRequest(sandboxID))
 
 	g.start(t, request("app1", "sh", "-c", "hostname; echo to stderr >&2; echo shared > /dev/shm/f; exit 7"))
@@ -417,6 +420,9 @@ func TestRootNetwork(t *testing.T) {
 	}
 	if found != 2 {
 		t.Errorf("routes: %v", routes)
+	}
+	if again, err := g.ListRoutes(within(t), &kata.ListRoutesRequest{}); err != nil || len(again.Routes) != len(routes.Routes) {
+		t.Errorf("routes again: %v, %v", again, err)
 	}
 	list, err := g.ListInterfaces(within(t), &kata.ListInterfacesRequest{})
 	if err != nil {

@@ -129,6 +129,7 @@ func (s *Service) Handlers() map[string]ttrpc.Method {
 		"GetDiagnosticData":              handler(s.cfg.Log, s.diagnosticData),
 		"GetGuestDetails":                handler(s.cfg.Log, s.guestDetails),
 		"GetOOMEvent":                    handler(s.cfg.Log, s.oomEvent),
+		"GetVolumeStats":                 handler(s.cfg.Log, s.volumeStats),
 		"ListInterfaces":                 handler(s.cfg.Log, s.listInterfaces),
 		"ListRoutes":                     handler(s.cfg.Log, s.listRoutes),
 		"OnlineCPUMem":                   handler(s.cfg.Log, s.onlineCPUs),

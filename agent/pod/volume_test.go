@@ -37,6 +37,11 @@ func TestRootEmptyDir(t *testing.T) {
 		t.Errorf("a volume of 1 MiB took 2 MB: got %q", got)
 	}
 	g.start(t, withVolume(request("main", "sh", "-c", "cat /data/f; ls -ldn /data; read x")))
+	use, err := g.GetVolumeStats(within(t), &kata.VolumeStatsRequest{VolumeGuestPath: emptyDir})
+	if err != nil || use.Usage[0].Total != 1<<20 || use.Usage[0].Used == 0 {
+		t.Errorf("how full the volume is: %v, %v", use, err)
+	}
+	wantCode(t, "how full the guest is", errOf(g.GetVolumeStats(within(t), &kata.VolumeStatsRequest{VolumeGuestPath: "/"})), codes.NotFound, "no volume")
 	g.remove(t, "init")
 	if r, err := g.ReadStdout(within(t), &kata.ReadStreamRequest{ContainerId: "main", Len: 1000}); err != nil || string(r.Data) != "from init\n" && !strings.HasPrefix(string(r.Data), "from init\n") {
 		t.Errorf("got %q, %v", r.GetData(), err)
