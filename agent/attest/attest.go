@@ -34,11 +34,24 @@ type InitDataReader interface {
 	BoundInitData(ctx context.Context) ([]byte, error)
 }
 
+// InitDataRecorder is what an Attester can do instead when the guest itself records the
+// digest, in a register that can only be extended.
+type InitDataRecorder interface {
+	// RecordInitData records a digest of 32 bytes, or requires that none is recorded when
+	// digest is nil. A register with another value is an error that names it.
+	RecordInitData(ctx context.Context, digest []byte) error
+}
+
 // Config says where to look. Its zero value is the real machine.
 type Config struct {
 	// TEE, when set, must be what the machine has. evidence.Sample asks for the sample
 	// TEE, which only a binary built for it contains.
 	TEE evidence.TEE
+	// TPM connects to the TPM; nil opens the machine's. Only looked at when TEE is
+	// evidence.TPM, which is never found unasked.
+	TPM TPMOpener
+	// TPMEventLog is the path of the firmware's event log; "" is the kernel's path.
+	TPMEventLog string
 	// TestSignerDir asks for a test signer with the key material in this directory,
 	// which only a binary built for it contains.
 	TestSignerDir string
@@ -68,6 +81,8 @@ func Detect(cfg Config) (Attester, error) {
 		return newTestSNP(cfg)
 	case cfg.TEE == evidence.Sample:
 		return newSample(cfg)
+	case cfg.TEE == evidence.TPM:
+		return newTPM(cfg)
 	}
 	attester, err := detectTSM(cfg)
 	if err != nil {

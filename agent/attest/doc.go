@@ -4,6 +4,9 @@
 // TDX quotes through Linux's configfs-tsm (Documentation/ABI/testing/configfs-tsm-report)
 // in the JSON form that a KBS reads. It produces and never verifies.
 //
+// A plain TPM 2.0 (TCG TPM 2.0 Library) is used when it is asked for by name, never because
+// nothing else is there: it protects no memory. Its quote covers all SHA-256 registers.
+//
 // Detect goes by the report provider that the kernel names, and refuses a machine
 // without one. There is no fallback: the sample TEE exists only in binaries built with
 // the tag "sample", the test signer only in binaries built with the tag "testsnp", and
@@ -14,6 +17,6 @@
 // and a report that was raced by another writer is asked for again a few times.
 //
 // Files: attest.go Detect; tsm.go configfs-tsm; snp.go and certtable.go SEV-SNP;
-// tdx.go and ccel.go TDX; sample.go, nosample.go, testsnp.go and notestsnp.go what the
+// tdx.go and ccel.go TDX; tpm.go and tpmkey.go a plain TPM; sample.go, nosample.go, testsnp.go and notestsnp.go what the
 // build tags switch. The directory snptest has the test signer's key material.
 package attest

@@ -6,7 +6,9 @@
 //
 // It implements KBS attestation protocol 0.4.0 as Trustee speaks it, RFC 8785 for
 // the bytes that are hashed, RFC 7517 and RFC 7516 for the key and the answer, the
-// ATTESTATION_REPORT layout of AMD publication 56860, and quotes 4 and 5 of Intel's TDX
+// ATTESTATION_REPORT layout of AMD publication 56860, TPMS_ATTEST and TPMT_SIGNATURE of
+// TCG's TPM 2.0 Library part 2, event logs of its PC Client Platform Firmware Profile, and
+// quotes 4 and 5 of Intel's TDX
 // DCAP Quoting Library API.
 //
 // Every Parse function takes hostile bytes. It refuses anything over its named
@@ -19,6 +21,7 @@
 // bound to; runtimedata.go its canonical JSON; jwk.go the TEE key; protocol.go and
 // attestation.go the KBS bodies; snpreport.go the raw SNP report; snpevidence.go
 // and snpcert.go its JSON form; tdx.go, tdxquote.go and tdreport.go
-// TDX evidence; sample.go the sample; jwe.go and
+// TDX evidence; tpmquote.go and tpmevidence.go TPM evidence; eventlog.go and tpmlog.go
+// replay of event logs; sample.go the sample; jwe.go and
 // jweseal.go the encrypted answer; reader.go and base64.go the strict decoding.
 package evidence

@@ -33,71 +33,86 @@ func ReplayEventLog(raw []byte) ([4][sha512.Size384]byte, error) {
 }
 
 func replay(raw []byte) (registers [4][sha512.Size384]byte, err error) {
+	c, err := openLog(raw)
+	if err != nil {
+		return registers, err
+	}
+	for n := 1; c.err == nil && !logEnds(c.rest); n++ {
+		e := c.event(algSHA384)
+		if c.err == nil && e.digest == nil {
+			c.err = errors.New("no SHA-384 digest")
+		}
+		switch {
+		case c.err != nil:
+			return registers, fmt.Errorf("event %d: %w", n, c.err)
+		case e.kind == eventNoAction:
+		case e.index < 1 || e.index > 4:
+			return registers, fmt.Errorf("event %d: register index %d, want 1 to 4", n, e.index)
+		default:
+			r := &registers[e.index-1]
+			*r = sha512.Sum384(append(r[:], e.digest...))
+		}
+	}
+	return registers, c.err
+}
+
+// openLog reads the first event, which says that the log is crypto-agile.
+func openLog(raw []byte) (*cutter, error) {
 	if len(raw) > MaxEventLogSize {
-		return registers, fmt.Errorf("%d bytes, at most %d allowed", len(raw), MaxEventLogSize)
+		return nil, fmt.Errorf("%d bytes, at most %d allowed", len(raw), MaxEventLogSize)
 	}
 	c := &cutter{rest: raw}
 	head := c.take("first event", legacyEventSize)
 	if c.err != nil {
-		return registers, c.err
+		return nil, c.err
 	}
 	if kind := binary.LittleEndian.Uint32(head[4:]); kind != eventNoAction {
-		return registers, fmt.Errorf("first event is of type %#x, want %#x", kind, eventNoAction)
+		return nil, fmt.Errorf("first event is of type %#x, want %#x", kind, eventNoAction)
 	}
 	if spec := c.take("first event", binary.LittleEndian.Uint32(head[28:])); c.err == nil && !bytes.HasPrefix(spec, []byte("Spec ID Event03\x00")) {
-		return registers, errors.New("first event does not name a log with several hash algorithms")
+		return nil, errors.New("first event does not name a log with several hash algorithms")
 	}
-	for n := 1; c.err == nil && !logEnds(c.rest); n++ {
-		index, kind, digest := c.event()
-		switch {
-		case c.err != nil:
-			return registers, fmt.Errorf("event %d: %w", n, c.err)
-		case kind == eventNoAction:
-		case index < 1 || index > 4:
-			return registers, fmt.Errorf("event %d: register index %d, want 1 to 4", n, index)
-		default:
-			r := &registers[index-1]
-			*r = sha512.Sum384(append(r[:], digest...))
-		}
-	}
-	return registers, c.err
+	return c, c.err
 }
 
 func logEnds(rest []byte) bool {
 	return len(rest) == 0 || bytes.HasPrefix(rest, bytes.Repeat([]byte{0xFF}, 8)) || bytes.HasPrefix(rest, make([]byte, 8))
 }
 
-// event takes one TCG_PCR_EVENT2.
-func (c *cutter) event() (index, kind uint32, digest []byte) {
+// logEvent is a TCG_PCR_EVENT2 with its digest by one algorithm, nil for none.
+type logEvent struct {
+	index, kind  uint32
+	digest, data []byte
+}
+
+// event takes one event and of its digests that by the algorithm want.
+func (c *cutter) event(want uint16) (e logEvent) {
 	head := c.take("event header", 12)
 	if c.err != nil {
-		return 0, 0, nil
+		return e
 	}
-	index, kind = binary.LittleEndian.Uint32(head), binary.LittleEndian.Uint32(head[4:])
+	e.index, e.kind = binary.LittleEndian.Uint32(head), binary.LittleEndian.Uint32(head[4:])
 	count := binary.LittleEndian.Uint32(head[8:])
 	if count > maxDigests {
 		c.err = fmt.Errorf("%d digests, at most %d allowed", count, maxDigests)
-		return 0, 0, nil
+		return e
 	}
 	sizes := map[uint16]uint32{0x04: 20, 0x0B: 32, algSHA384: 48, 0x0D: 64, 0x12: 32}
 	for range count {
 		id := c.take("hash algorithm", 2)
 		if c.err != nil {
-			return 0, 0, nil
+			return e
 		}
 		alg := binary.LittleEndian.Uint16(id)
 		size, known := sizes[alg]
-		if !known || (alg == algSHA384 && digest != nil) {
+		if !known || (alg == want && e.digest != nil) {
 			c.err = fmt.Errorf("hash algorithm %#x is unknown or occurs twice", alg)
-			return 0, 0, nil
+			return e
 		}
-		if sum := c.take("digest", size); alg == algSHA384 {
-			digest = sum
+		if sum := c.take("digest", size); alg == want {
+			e.digest = sum
 		}
 	}
-	c.sized32("event")
-	if c.err == nil && digest == nil {
-		c.err = errors.New("no SHA-384 digest")
-	}
-	return index, kind, digest
+	e.data = c.sized32("event")
+	return e
 }

@@ -60,5 +60,13 @@ func (r ReportData) Digest() []byte {
 	return append([]byte(nil), r.bytes[:r.size]...)
 }
 
+// Bytes32 returns the first 32 bytes of the digest, which is what a TPM's qualifying data
+// carries: Trustee's tpm attester and verifier cut there, and TPM2B_DATA need not have
+// room for 64 bytes. It binds as fully as the whole: who wants another nonce or TEE key
+// behind the same 32 bytes must find a second preimage of SHA-384 cut to 256 bits, which
+// is as hard as one of SHA-256. The tag of workload evidence is cut off; the two domains
+// stay apart because no handshake hashes text that starts with the domain's.
+func (r ReportData) Bytes32() [32]byte { return [32]byte(r.bytes[:32]) }
+
 // Bytes64 returns the digest zero-padded at its end to 64 bytes.
 func (r ReportData) Bytes64() [ReportDataSize]byte { return r.bytes }

@@ -43,7 +43,7 @@ func openGuest(ctx context.Context, o options) (*machine, error) {
 		return nil, err
 	}
 	err = m.steps.do("find the TEE", func() error {
-		m.attester, err = attest.Detect(attest.Config{TestSignerDir: m.conf.TestSNP.Dir, Log: m.log})
+		m.attester, err = attest.Detect(attest.Config{TEE: m.conf.TEE, TestSignerDir: m.conf.TestSNP.Dir, Log: m.log})
 		return err
 	})
 	if err != nil {
@@ -62,7 +62,11 @@ func openGuest(ctx context.Context, o options) (*machine, error) {
 // carries and takes over what it says. Without initdata the report must carry none.
 func (m *machine) bindInitData(ctx context.Context) error {
 	reader, ok := m.attester.(attest.InitDataReader)
+	recorder, records := m.attester.(attest.InitDataRecorder)
 	if m.conf.InitData == "" {
+		if records {
+			return recorder.RecordInitData(ctx, nil)
+		}
 		if !ok {
 			return nil
 		}
@@ -80,7 +84,12 @@ func (m *machine) bindInitData(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if ok {
+	switch {
+	case records:
+		if err := recorder.RecordInitData(ctx, d.Digest()); err != nil {
+			return err
+		}
+	case ok:
 		bound, err := reader.BoundInitData(ctx)
 		if err != nil {
 			return err
@@ -88,7 +97,7 @@ func (m *machine) bindInitData(ctx context.Context) error {
 		if err := d.Match(bound); err != nil {
 			return err
 		}
-	} else {
+	default:
 		m.steps.say("the %s evidence does not carry initdata; only the relying party's list stands for it", m.attester.TEE())
 	}
 	m.initdata = raw

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/casemate/casemate/agent/evidence"
 	"github.com/casemate/casemate/cmd/internal/owner"
 )
 
@@ -83,6 +84,20 @@ func showTDX(out io.Writer, t *owner.TDXReference) {
 	}
 }
 
+func showTPM(out io.Writer, t *owner.TPMReference) {
+	if t == nil {
+		return
+	}
+	for _, digest := range t.KeyDigests() {
+		fmt.Fprintf(out, "ak           %s\n", digest)
+	}
+	for i := range evidence.TPMRegisters {
+		for _, value := range t.Register(i) {
+			fmt.Fprintf(out, "pcr%-2d        %s\n", i, value)
+		}
+	}
+}
+
 func showReferenceValues(out io.Writer, r owner.Registration) {
 	fmt.Fprintf(out, "workload     %s\n", r.ID)
 	for _, tee := range r.TEEs {
@@ -95,6 +110,7 @@ func showReferenceValues(out io.Writer, r owner.Registration) {
 		fmt.Fprintln(out, "test_roots   true: evidence may prove nothing about hardware")
 	}
 	showTDX(out, r.TDX)
+	showTPM(out, r.TPM)
 	if r.SNP == nil {
 		return
 	}

@@ -27,6 +27,9 @@ type Registration struct {
 	// TDX are the reference values for Intel TDX. Required when TEEs has "tdx".
 	TDX *TDXReference `toml:"tdx,omitempty" json:"tdx,omitempty"`
 
+	// TPM are the reference values for a plain TPM 2.0. Required when TEEs has "tpm".
+	TPM *TPMReference `toml:"tpm,omitempty" json:"tpm,omitempty"`
+
 	// TestRoots admits evidence whose chain ends at a root that this keybroker was
 	// told to trust for tests. Such evidence proves nothing about hardware.
 	TestRoots bool `toml:"test_roots,omitempty" json:"test_roots,omitempty"`

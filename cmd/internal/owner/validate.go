@@ -37,7 +37,7 @@ func (r *Registration) Validate() error {
 	if len(r.Policy) > MaxPolicySize {
 		return fmt.Errorf("workload %s: policy is %d bytes, at most %d allowed", r.ID, len(r.Policy), MaxPolicySize)
 	}
-	for _, check := range []func() error{r.validateTEEs, r.validateInitData, r.validateSNP, r.validateTDX} {
+	for _, check := range []func() error{r.validateTEEs, r.validateInitData, r.validateSNP, r.validateTDX, r.validateTPM} {
 		if err := check(); err != nil {
 			return fmt.Errorf("workload %s: %w", r.ID, err)
 		}
@@ -50,7 +50,7 @@ func (r *Registration) validateTEEs() error {
 		return errors.New("no tees: no evidence could ever match")
 	}
 	for i, tee := range r.TEEs {
-		if tee != evidence.SNP && tee != evidence.TDX && tee != evidence.Sample {
+		if tee != evidence.SNP && tee != evidence.TDX && tee != evidence.TPM && tee != evidence.Sample {
 			return fmt.Errorf("tee %q is not supported by this keybroker", tee)
 		}
 		if slices.Contains(r.TEEs[:i], tee) {

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/casemate/casemate/agent/evidence"
 )
 
 // DefaultPath is where the measured root keeps casemate.toml.
@@ -28,6 +30,10 @@ type Measured struct {
 	// InitData is the file that holds the initdata of a guest that has no
 	// initdata device. The bytes in it are still checked against the evidence.
 	InitData string `toml:"initdata"`
+
+	// TEE, when set, is the TEE that the machine must have. A plain TPM is used only when
+	// "tpm" stands here: it protects no memory, so it is nothing to fall back on.
+	TEE evidence.TEE `toml:"tee"`
 
 	KBS         KBS         `toml:"kbs"`
 	Image       Image       `toml:"image"`
@@ -198,6 +204,11 @@ func (m Measured) check() error {
 	if m.Image.Policy != "" && m.Image.PolicyURI != "" {
 		return errors.New("image.policy and image.policy_uri: want one of them")
 	}
+	if m.TEE != "" {
+		if _, err := evidence.ParseTEE(string(m.TEE)); err != nil {
+			return fmt.Errorf("tee: %w", err)
+		}
+	}
 	return m.Services.check(m.Image)
 }
 
@@ -214,6 +225,9 @@ func (m Measured) Weaknesses() []string {
 	for _, r := range m.Image.InsecureRegistries {
 		list = append(list, fmt.Sprintf("image.insecure_registries: %s is spoken to over plain HTTP", r))
 	}
+	if m.TEE == evidence.TPM {
+		list = append(list, `tee = "tpm": nothing protects the guest's memory from its host`)
+	}
 	if m.TestSNP.Dir != "" {
 		list = append(list, "testsnp.dir: evidence is signed by a test key, not by a TEE")
 	}
@@ -224,7 +238,7 @@ func (m Measured) Weaknesses() []string {
 // not about the tenant's workload.
 func (m Measured) tenantOnly() error {
 	for key, set := range map[string]bool{
-		"initdata": m.InitData != "", "image.store": m.Image.Store != "",
+		"tee": m.TEE != "", "initdata": m.InitData != "", "image.store": m.Image.Store != "",
 		"keyprovider.listen": m.KeyProvider.Listen != "", "testsnp.dir": m.TestSNP.Dir != "",
 		"services.attestation_agent": m.Services.AttestationAgent != "", "services.data_hub": m.Services.DataHub != "",
 		"services.rest": m.Services.REST != "", "services.rest_features": m.Services.RESTFeatures != "",

@@ -9,7 +9,7 @@
 // 57230 (VCEK and VLEK certificates, their extensions and revocation lists) on
 // evidence in Trustee's JSON form; and for TDX, quotes 4 and 5 of Intel's DCAP Quoting
 // Library API, the PCK certificate profile, and tables of TCB info version 3 and enclave
-// identity version 2.
+// identity version 2; for a TPM 2.0, quotes of TCG's TPM 2.0 Library part 2.
 //
 // Each check is a row of a table with a stable name. A verdict holds what every row
 // wanted and found; it allows only when every row was judged and passed, so a row that
@@ -19,6 +19,6 @@
 // Files: verdict.go the result; verifier.go the entrance; registration.go rows that
 // compare with the registration, at every release too; snp.go, snpchecks.go rows on SNP
 // evidence; snpcert.go, snpchain.go, snproots.go certificates; collateral.go those on
-// disk and revocation; tcb.go firmware levels; snpclaims.go claims; tdx.go, tdxchecks.go, tdxpck.go, tdxtcb.go the same for TDX; sample.go the
-// sample TEE.
+// disk and revocation; tcb.go firmware levels; snpclaims.go claims; tdx.go, tdxchecks.go, tdxpck.go, tdxtcb.go the same for TDX; tpm.go a
+// plain TPM, whose key nobody but the owner vouches for; sample.go the sample TEE.
 package verifier

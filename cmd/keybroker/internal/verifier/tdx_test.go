@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,7 +117,7 @@ func TestEachTDXRuleDeniesAlone(t *testing.T) {
 		}
 	}
 	for _, c := range registrationChecks() {
-		if !seen[c.name] {
+		if !seen[c.name] && !slices.Contains([]string{"attestation-key-listed", "pcrs"}, c.name) { // TestEachTPMRuleDeniesAlone
 			t.Errorf("no row for %s", c.name)
 		}
 	}

@@ -35,6 +35,10 @@ type Facts struct {
 	// collateral; TCBDate is the date of that level, YYYY-MM-DD.
 	TCBStatus string `json:"tcb_status,omitzero"`
 	TCBDate   string `json:"tcb_date,omitzero"`
+	// AttestationKey is the TPM key that signed, as evidence.KeyDigest has it.
+	AttestationKey string `json:"attestation_key,omitzero"`
+	// PCR are the registers 0 to 23 of a TPM in lower-case hex.
+	PCR [evidence.TPMRegisters]string `json:"pcr,omitzero"`
 	// TestRoot says that the chain ends at a root given for tests.
 	TestRoot bool `json:"test_root"`
 }

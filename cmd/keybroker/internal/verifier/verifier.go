@@ -71,7 +71,7 @@ func (d Digest) String() string {
 
 // Supports reports whether there is a verifier for tee.
 func Supports(tee evidence.TEE) bool {
-	return tee == evidence.SNP || tee == evidence.TDX || tee == evidence.Sample
+	return tee == evidence.SNP || tee == evidence.TDX || tee == evidence.TPM || tee == evidence.Sample
 }
 
 // Verify judges in. It never panics on hostile evidence and always says why it denies.
@@ -82,11 +82,13 @@ func (v *Verifier) Verify(in Input) Verdict {
 		verdict = v.snp.verify(in)
 	case evidence.TDX:
 		verdict = v.tdx.verify(in)
+	case evidence.TPM:
+		verdict = verifyTPM(in)
 	case evidence.Sample:
 		verdict = verifySample(in)
 	default:
 		return Verdict{Facts: Facts{TEE: in.TEE}, Findings: []Finding{{
-			Rule: "verifier", Wanted: "a TEE with a verifier: snp, tdx, sample", Found: string(in.TEE),
+			Rule: "verifier", Wanted: "a TEE with a verifier: snp, tdx, tpm, sample", Found: string(in.TEE),
 		}}}
 	}
 	if verdict.complete {
