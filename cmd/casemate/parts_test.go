@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -89,6 +90,62 @@ func TestInitDataIsBound(t *testing.T) {
 				t.Fatalf("got %q and %+v", m.initdata, m.conf)
 			}
 		})
+	}
+}
+
+// register is a machine whose initdata goes into a register that the guest extends.
+type register struct {
+	asked [][]byte
+	err   error
+}
+
+func (*register) TEE() evidence.TEE { return evidence.TPM }
+
+func (*register) Evidence(context.Context, evidence.ReportData) (json.RawMessage, error) {
+	return nil, errors.New("not asked for here")
+}
+
+func (r *register) RecordInitData(_ context.Context, digest []byte) error {
+	r.asked = append(r.asked, digest)
+	return r.err
+}
+
+func TestInitDataIsRecorded(t *testing.T) {
+	raw, err := initdata.Encode(evidence.SHA256, map[string]string{"casemate.toml": "workload = \"a\"\n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := initdata.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "initdata.toml")
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	used := errors.New("PCR 8 is in use")
+	for _, tt := range []struct {
+		name, file string
+		err        error
+		want       []byte // the digest asked for; nil: that there is none
+	}{
+		{name: "recorded", file: path, want: d.Digest()},
+		{name: "nothing to record, register empty"},
+		{name: "register used by something else", file: path, err: used, want: d.Digest()},
+		{name: "nothing to record, register used", err: used},
+	} {
+		r := &register{err: tt.err}
+		m := &machine{attester: r, steps: steps{io.Discard}, log: slog.New(slog.DiscardHandler)}
+		m.conf.InitData = tt.file
+		if err := m.bindInitData(t.Context()); !errors.Is(err, tt.err) {
+			t.Errorf("%s: got %v, want %v", tt.name, err, tt.err)
+		}
+		if len(r.asked) != 1 || !bytes.Equal(r.asked[0], tt.want) || (r.asked[0] == nil) != (tt.want == nil) {
+			t.Errorf("%s: asked to record %x, want %x once", tt.name, r.asked, tt.want)
+		}
+		if tt.err != nil && (m.initdata != nil || m.conf.Workload != "") {
+			t.Errorf("%s: refused initdata was taken over", tt.name)
+		}
 	}
 }
 

@@ -28,6 +28,8 @@ func TestLoad(t *testing.T) {
 		{name: "plain http unnamed", text: "[kbs]\nurl = 'http://kbs'\n", wantErr: "plain_http"},
 		{name: "https without an anchor", text: "[kbs]\nurl = 'https://kbs'\n", wantErr: "kbs.cert"},
 		{name: "two image policies", text: "[image]\npolicy = '{}'\npolicy_uri = 'kbs:///a/b/c'\n", wantErr: "one of them"},
+		{name: "a plain TPM by its name", text: "tee = 'tpm'\n", want: Measured{TEE: "tpm"}},
+		{name: "a TEE that does not exist", text: "tee = 'tpm2'\n", wantErr: "unknown TEE"},
 		{name: "workload outside initdata", text: "workload = 'a'\n", wantErr: "belongs into initdata"},
 		{name: "a key twice in two spellings", text: "[kbs]\nurl = 'https://a'\nURL = 'https://b'\ncert = 'P'\n", wantErr: "line 3: unknown key"},
 		{name: "over its cap", text: strings.Repeat("#", maxFile+1), wantErr: "at most"},
@@ -81,6 +83,7 @@ func TestWithInitData(t *testing.T) {
 			data: map[string]string{"casemate.toml": "[image]\ninsecure_registries = ['evil:5000']\n"}, wantErr: "insecure_registries is set twice",
 		},
 		{name: "initdata moves the store", data: map[string]string{"casemate.toml": "[image]\nstore = '/dev/vda'\n"}, wantErr: "image.store belongs"},
+		{name: "host-written initdata asks for a plain TPM", data: map[string]string{"casemate.toml": "tee = 'tpm'\n"}, wantErr: "tee belongs"},
 		{name: "initdata opens a key provider", data: map[string]string{"casemate.toml": "[keyprovider]\nlisten = '127.0.0.1:1'\n"}, wantErr: "keyprovider.listen belongs"},
 		{
 			name: "two workloads in two spellings", wantErr: "unknown key",

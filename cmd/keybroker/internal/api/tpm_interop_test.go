@@ -375,3 +375,42 @@ func TestTPMUnfitKeyIsRefused(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// busyTPM has somebody beside us who extends a register just before a quote is made.
+type busyTPM struct {
+	transport.TPMCloser
+	times *int
+}
+
+func (b busyTPM) Send(command []byte) ([]byte, error) {
+	if len(command) > 10 && tpm2.TPMCC(binary.BigEndian.Uint32(command[6:])) == tpm2.TPMCCQuote && *b.times > 0 {
+		*b.times--
+		_, err := tpm2.PCRExtend{
+			PCRHandle: tpm2.AuthHandle{Handle: 16, Auth: tpm2.PasswordAuth(nil)},
+			Digests:   tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{{HashAlg: tpm2.TPMAlgSHA256, Digest: make([]byte, 32)}}},
+		}.Execute(b.TPMCloser)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return b.TPMCloser.Send(command)
+}
+
+func TestTPMRegisterThatChangesWhileQuoting(t *testing.T) {
+	s := startTPM(t)
+	for _, tt := range []struct {
+		times int
+		want  string
+	}{{2, ""}, {3, "registers changed 3 times"}} {
+		times := tt.times
+		a, err := attest.Detect(attest.Config{TEE: evidence.TPM, TPMEventLog: "/nonexistent", TPM: func() (transport.TPMCloser, error) {
+			c, err := s.open()
+			return busyTPM{c, &times}, err
+		}})
+		must(t, err)
+		_, err = a.Evidence(t.Context(), handshakeData(t, "bm9uY2U="))
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("changed %d times: got %v, want %q", tt.times, err, tt.want)
+		}
+	}
+}
