@@ -130,6 +130,9 @@ func quote(t transport.TPM, key *tpmKey, data [sha256.Size]byte) (e evidence.TPM
 		if err != nil {
 			return e, fmt.Errorf("quoting: %w", err)
 		}
+		if resp.Signature.SigAlg != tpm2.TPMAlgRSASSA {
+			return e, fmt.Errorf("quoting: signature by algorithm %#x, want RSASSA", uint16(resp.Signature.SigAlg))
+		}
 		e.Message, e.Signature = resp.Quoted.Bytes(), tpm2.Marshal(resp.Signature)
 		q, err := evidence.ParseTPMQuote(e.Message)
 		if err != nil {
