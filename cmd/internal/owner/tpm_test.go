@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -96,5 +97,21 @@ func TestTPMKeysInPEM(t *testing.T) {
 		if _, err := keyDigest(text); err == nil || strings.Contains(err.Error(), "BEGIN") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// The example in the how-to is one that is accepted.
+func TestTPMHowTo(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/how-to/tpm.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, ok := strings.Cut(string(text), "   id       =")
+	example, _, end := strings.Cut(example, "```")
+	if !ok || !end {
+		t.Fatal("no example in the how-to")
+	}
+	if _, err := ParseTOML([]byte("id = " + example)); err != nil {
+		t.Error(err)
 	}
 }

@@ -327,6 +327,13 @@ func TestTPMToolsAcceptOurQuote(t *testing.T) {
 	if block == nil || !bytes.Equal(block.Bytes, e.AttestationKey) {
 		t.Fatal("the evidence does not have the key at the handle")
 	}
+	// docs/how-to/tpm.md: the owner reads the key to pin from the handle.
+	s.tools(dir, "tpm2_readpublic", "-c", "0x81010002", "-f", "pem", "-o", "pinned.pem")
+	pinned, err := os.ReadFile(filepath.Join(dir, "pinned.pem"))
+	must(t, err)
+	if got := (&owner.TPMReference{AttestationKeys: []string{string(pinned)}}).KeyDigests(); !slices.Equal(got, []string{evidence.KeyDigest(e.AttestationKey)}) {
+		t.Errorf("the pinned PEM is %v, the evidence has %s", got, evidence.KeyDigest(e.AttestationKey))
+	}
 	var registers []byte
 	for _, v := range e.Registers {
 		registers = append(registers, v[:]...)
