@@ -4,7 +4,6 @@ package trust
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
@@ -28,10 +27,16 @@ type Subject struct {
 	Digests []v1.Hash
 }
 
-// Signature is one cosign signature, as fetched.
+// Signature is one cosign signature, as fetched: a sigstore bundle, or the other members. They are only read.
 type Signature struct {
-	Payload         []byte // the simple signing JSON, verbatim; only read
+	// Bundle is the JSON of a sigstore bundle, as cosign 3 attaches it.
+	Bundle []byte
+
+	Payload         []byte // the simple signing JSON, verbatim
 	Base64Signature string // annotation dev.cosignproject.cosign/signature
+	Certificate     string // annotation dev.sigstore.cosign/certificate: PEM, of the signer; "" is none
+	Chain           string // annotation dev.sigstore.cosign/chain: PEM, of its issuers; "" is none
+	RekorBundle     string // annotation dev.sigstore.cosign/bundle: JSON, of the transparency log; "" is none
 }
 
 // SignatureSource finds the signatures that a registry holds for a digest.
@@ -71,7 +76,7 @@ func (p *Policy) Check(ctx context.Context, s Subject, src SignatureSource) erro
 			Admit:       admitDigest(ref, s.Digests[0]),
 		}
 		if r.kind == typeSigstore || r.kind == typeGPG {
-			d.Admit = admitSignature(r, ref, s.Digests[0], c.repoOnly)
+			d.Admit = admitSignature(r, ref, s.Digests[0], c.claimed)
 		}
 		return d
 	}
@@ -101,13 +106,22 @@ func (p *Policy) match(ref reference) (string, []requirement) {
 
 // check is one call of Check.
 type check struct {
-	ref      reference
-	subject  Subject
-	src      SignatureSource
-	cosign   fetched[Signature]
-	openpgp  fetched[[]byte]
-	repoOnly bool // a good signature claims the repository without a tag
+	ref     reference
+	subject Subject
+	src     SignatureSource
+	cosign  fetched[Signature]
+	openpgp fetched[[]byte]
+	claimed claim // of a signature by an accepted signer
 }
+
+// claim tells apart the signatures that a change of signedIdentity would admit.
+type claim int
+
+const (
+	claimOther      claim = iota
+	claimRepository       // the requested repository without a tag
+	claimNothing          // no name
+)
 
 // fetched are the signatures of one kind over all digests, asked for once.
 type fetched[S any] struct {
@@ -133,8 +147,8 @@ func (c *check) meets(ctx context.Context, r *requirement) (wanted, found string
 // beside it do not matter: anyone may push signatures.
 func (c *check) signed(ctx context.Context, r *requirement) (wanted, found string, err error) {
 	wanted = fmt.Sprintf("a signature for %s", r.identity.describe(c.ref))
-	if len(r.keyPaths) > 0 {
-		return wanted, fmt.Sprintf("key %q, which was not loaded", r.keyPaths[0]), nil
+	if len(r.pending) > 0 {
+		return wanted, fmt.Sprintf("key %q, which was not loaded", r.pending[0].path), nil
 	}
 	if c.src == nil {
 		return "", "", errors.New("fetching signatures: no source")
@@ -199,18 +213,14 @@ func (f *fetched[S]) fetch(ctx context.Context, digests []v1.Hash, source func(c
 // refused says why a cosign signature is not the wanted one, or "". Nothing of the payload is believed before the
 // signature over it is found good.
 func (c *check) refused(r *requirement, s Signature) string {
-	if len(s.Payload) > maxPayload || len(s.Base64Signature) > maxSignature {
-		return fmt.Sprintf("payload of %d and signature of %d bytes, at most %d and %d", len(s.Payload), len(s.Base64Signature),
-			maxPayload, maxSignature)
-	}
-	raw, err := base64.StdEncoding.DecodeString(s.Base64Signature) // passes over line ends
+	a, err := openSignature(s, r)
 	if err != nil {
-		return "signature is not base64"
+		return err.Error()
 	}
-	if !signedByOne(r.keys, s.Payload, raw) {
-		return "not by an accepted key"
+	if err := r.authored(a); err != nil {
+		return err.Error()
 	}
-	return c.claims(r, s.Payload, payloadType)
+	return c.claims(r, a.says)
 }
 
 // refusedMessage is refused for an OpenPGP message.
@@ -219,32 +229,29 @@ func (c *check) refusedMessage(r *requirement, message []byte) string {
 	if err != nil {
 		return err.Error()
 	}
-	return c.claims(r, content, gpgPayloadType)
+	return c.claims(r, func() (payload, error) { return parsePayload(content, gpgPayloadType) })
 }
 
 // claims says why what an accepted key signed is not about this image, or "".
-func (c *check) claims(r *requirement, signed []byte, kind string) string {
-	p, err := parsePayload(signed, kind)
+func (c *check) claims(r *requirement, signed func() (payload, error)) string {
+	p, err := signed()
 	if err != nil {
 		return fmt.Sprintf("by an accepted key, but malformed: %v", err)
 	}
 	if !c.has(p.digest) {
 		return fmt.Sprintf("by an accepted key, for digest %s", p.digest)
 	}
-	if !r.identity.accepts(c.ref, p.signed) {
-		c.repoOnly = c.repoOnly || p.signed.repo == c.ref.repo && !p.signed.exact()
-		return fmt.Sprintf("by an accepted key, for %s", p.signed)
+	if r.identity.accepts(c.ref, p.signed) {
+		return ""
 	}
-	return ""
-}
-
-func signedByOne(keys []publicKey, message, signature []byte) bool {
-	for _, k := range keys {
-		if k.verify(message, signature) {
-			return true
-		}
+	switch {
+	case p.signed == (reference{}):
+		c.claimed = claimNothing
+		return "by an accepted key, for no name"
+	case p.signed.repo == c.ref.repo && !p.signed.exact():
+		c.claimed = claimRepository
 	}
-	return false
+	return fmt.Sprintf("by an accepted key, for %s", p.signed)
 }
 
 // has says whether the digest is one of the subject's.

@@ -361,7 +361,7 @@ func TestCosign(t *testing.T) {
 	for i := range payload {
 		bad := append([]byte(nil), payload...)
 		bad[i] ^= 1
-		err := p.Check(context.Background(), subject(t, repo+":v1", digest), holding(digest, Signature{bad, read("cosign.sig")}))
+		err := p.Check(context.Background(), subject(t, repo+":v1", digest), holding(digest, Signature{Payload: bad, Base64Signature: read("cosign.sig")}))
 		if !errors.Is(err, ErrDenied) {
 			t.Fatalf("byte %d flipped: %v", i, err)
 		}

@@ -45,22 +45,44 @@ func admitDigest(ref reference, digest v1.Hash) string {
 		line(scope, plainJSON{typeAccept}))
 }
 
-// admitSignature tells which signature would do. repoOnly says that one was refused only because it claims the
-// repository and no tag, which is all that cosign ever writes.
-func admitSignature(r *requirement, ref reference, digest v1.Hash, repoOnly bool) string {
-	ids := make([]string, 0, len(r.keys)+len(r.keyPaths))
-	for _, k := range r.keys {
-		ids = append(ids, k.id)
-	}
-	ids = append(append(ids, fingerprints(r.ring)...), r.keyPaths...)
-	advice := fmt.Sprintf("sign %s@%s as %s with the key %s; or, %s", ref.repo, digest, r.identity.describe(ref),
-		strings.Join(ids, " or "), admitDigest(ref, digest))
-	if repoOnly {
+// admitSignature tells which signature would do. claimed says what one was refused for that an accepted signer made: it
+// names the repository and no tag, which is all that cosign 2 writes, or nothing, as cosign 3 does.
+func admitSignature(r *requirement, ref reference, digest v1.Hash, claimed claim) string {
+	advice := fmt.Sprintf("sign %s@%s as %s %s; or, %s", ref.repo, digest, r.identity.describe(ref), r.signer(), admitDigest(ref, digest))
+	switch claimed {
+	case claimRepository:
 		advice = `the signature names the repository without a tag, as cosign writes it: add to this requirement
   "signedIdentity": {"type":"` + matchRepository + `"}
 or ` + advice
+	case claimNothing:
+		advice = `the signature names no repository, as cosign 3 writes it; to let the signer's every image stand for every name in
+this scope, add to this requirement
+  "signedIdentity": {"type":"` + matchDigestOnly + `"}
+or ` + advice
 	}
 	return advice
+}
+
+// signer says in words who may sign.
+func (r *requirement) signer() string {
+	var ids []string
+	for _, k := range r.keys {
+		ids = append(ids, k.id)
+	}
+	ids = append(ids, fingerprints(r.ring)...)
+	for _, f := range r.pending {
+		if f.role == roleSigner {
+			ids = append(ids, f.path)
+		}
+	}
+	by := "with the key " + strings.Join(ids, " or ")
+	if r.authority != nil {
+		by = "with " + r.authority.describe()
+	}
+	if len(r.rekor) > 0 {
+		by += " and have it logged by Rekor"
+	}
+	return by
 }
 
 // line is a member of a JSON object: a scope with one requirement.

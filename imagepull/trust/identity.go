@@ -17,6 +17,8 @@ const (
 	exactReference         = "exactReference"
 	exactRepository        = "exactRepository"
 	remapIdentity          = "remapIdentity"
+	// matchDigestOnly is not in containers-policy.json(5): a signature need not claim a name. cosign 3 claims none.
+	matchDigestOnly = "matchDigestOnly"
 )
 
 // identity says which name a signature has to claim.
@@ -35,7 +37,7 @@ func parseIdentity(raw jsontext.Value) (identity, error) {
 	}
 	id := identity{kind: kind}
 	switch kind {
-	case matchExact, matchRepoDigestOrExact, matchRepository:
+	case matchExact, matchRepoDigestOrExact, matchRepository, matchDigestOnly:
 		err = unmarshal(raw, &plainJSON{})
 	case exactReference:
 		var doc struct {
@@ -92,8 +94,15 @@ func checkPrefix(what, prefix string) error {
 	return nil
 }
 
-// accepts says whether a signature that claims the name signed is good for the image requested as intended.
+// accepts says whether a signature that claims the name signed is good for the image requested as intended. The
+// zero reference is a signature that claims none: only the rule that asks for none accepts it.
 func (id identity) accepts(intended, signed reference) bool {
+	if id.kind == matchDigestOnly {
+		return true
+	}
+	if signed == (reference{}) {
+		return false
+	}
 	switch id.kind {
 	case matchExact:
 		return signed.exact() && signed == intended
@@ -136,6 +145,8 @@ func (id identity) remap(r reference) reference {
 // describe says in words what accepts asks for.
 func (id identity) describe(intended reference) string {
 	switch id.kind {
+	case matchDigestOnly:
+		return "its digest"
 	case matchRepository:
 		return "repository " + intended.repo
 	case exactReference:

@@ -29,6 +29,8 @@ const (
 // publicKey is a key that may have signed.
 type publicKey struct {
 	key crypto.PublicKey
+	// der is the key's SubjectPublicKeyInfo.
+	der []byte
 	// id is "SHA256:" and the hex SHA-256 of the key's SubjectPublicKeyInfo, for messages.
 	id string
 }
@@ -53,6 +55,11 @@ func parseKey(text []byte) (publicKey, error) {
 	if err != nil {
 		return publicKey{}, fmt.Errorf("parsing public key: %w", err)
 	}
+	return acceptKey(key, block.Bytes)
+}
+
+// acceptKey refuses what parseKey does. der is the key's SubjectPublicKeyInfo.
+func acceptKey(key crypto.PublicKey, der []byte) (publicKey, error) {
 	switch k := key.(type) {
 	case *rsa.PublicKey:
 		if bits := k.N.BitLen(); bits < minRSA || bits > maxRSA {
@@ -66,8 +73,8 @@ func parseKey(text []byte) (publicKey, error) {
 	default:
 		return publicKey{}, fmt.Errorf("public key of type %T", key)
 	}
-	sum := sha256.Sum256(block.Bytes)
-	return publicKey{key: key, id: "SHA256:" + hex.EncodeToString(sum[:])}, nil
+	sum := sha256.Sum256(der)
+	return publicKey{key: key, der: der, id: "SHA256:" + hex.EncodeToString(sum[:])}, nil
 }
 
 // verify says whether signature is over message. RSA is PKCS #1 v1.5 with SHA-256, as cosign and containers sign; a

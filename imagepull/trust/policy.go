@@ -77,28 +77,25 @@ func (p *Policy) LoadKeys(ctx context.Context, keys KeyReader) error {
 	for _, entry := range p.entries() {
 		for i := range entry.requirements {
 			r := &entry.requirements[i]
-			for _, path := range r.keyPaths {
-				if _, ok := read[path]; ok {
+			for _, f := range r.pending {
+				if _, ok := read[f.path]; ok {
 					continue
 				}
-				text, err := keys.ReadKey(ctx, path)
+				text, err := keys.ReadKey(ctx, f.path)
 				if err != nil {
-					return fmt.Errorf("reading key %q of %s: %w", path, entry.name, err)
+					return fmt.Errorf("reading key %q of %s: %w", f.path, entry.name, err)
 				}
-				read[path] = text
+				read[f.path] = text
 			}
 		}
 	}
 	for _, entry := range p.entries() {
 		for i := range entry.requirements {
 			r := &entry.requirements[i]
-			loaded := *r
-			for _, path := range r.keyPaths {
-				if err := loaded.add(read[path]); err != nil {
-					return fmt.Errorf("reading key %q of %s: %w", path, entry.name, err)
-				}
+			loaded, err := r.loaded(read)
+			if err != nil {
+				return fmt.Errorf("%s: %w", entry.name, err)
 			}
-			loaded.keyPaths = nil
 			*r = loaded
 		}
 	}

@@ -26,6 +26,11 @@ func TestParsePolicy(t *testing.T) {
 	scope := func(s string) string {
 		return fmt.Sprintf(`{'default':%s,'transports':{'docker':{'%s':%s}}}`, accept, s, accept)
 	}
+	root := newMint(t, false)
+	ca, leaf := base64Of(pemOf(root.root.cert)), base64Of(pemOf(root.certificate()))
+	log := `,'rekorPublicKeyData':'` + key.base64() + `'`
+	who := `'oidcIssuer':'https://idp.example','subjectEmail':'a@example.com'`
+	fulcio := func(members string) string { return `,'fulcio':{` + members + `}` }
 	tests := []struct {
 		name, policy string
 		want         string // of the error; "" is none
@@ -81,13 +86,41 @@ func TestParsePolicy(t *testing.T) {
 		{"key too small", signed(`,'keyData':'` + base64.StdEncoding.EncodeToString([]byte(smallRSA)) + `'`), "RSA key of 1024 bits"},
 		{"private key", signed(`,'keyData':'-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n'`), "want PUBLIC KEY"},
 		{"key that is none", signed(`,'keyData':'-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n'`), "parsing public key"},
-		{"fulcio", signed(data + `,'fulcio':{}`), `member "fulcio" is not supported`},
-		{"fulcio null", signed(data + `,'fulcio':null`), `member "fulcio" is not supported`},
-		{"pki", signed(data + `,'pki':{}`), `member "pki" is not supported`},
-		{"rekorPublicKeyPath", signed(data + `,'rekorPublicKeyPath':'/x'`), `member "rekorPublicKeyPath" is not supported`},
-		{"rekorPublicKeyPaths", signed(data + `,'rekorPublicKeyPaths':[]`), `member "rekorPublicKeyPaths" is not supported`},
-		{"rekorPublicKeyData", signed(data + `,'rekorPublicKeyData':''`), `member "rekorPublicKeyData" is not supported`},
-		{"rekorPublicKeyDatas", signed(data + `,'rekorPublicKeyDatas':[]`), `member "rekorPublicKeyDatas" is not supported`},
+		{"key with rekorPublicKeyPath", signed(data + `,'rekorPublicKeyPath':'/x'`), ""},
+		{"key with rekorPublicKeyPaths", signed(data + `,'rekorPublicKeyPaths':['/x','/y']`), ""},
+		{"key with rekorPublicKeyData", signed(data + log), ""},
+		{"key with rekorPublicKeyDatas", signed(data + `,'rekorPublicKeyDatas':['` + key.base64() + `']`), ""},
+		{"rekorPublicKeyPath empty", signed(data + `,'rekorPublicKeyPath':''`), "empty path"},
+		{"rekorPublicKeyPaths empty", signed(data + `,'rekorPublicKeyPaths':[]`), "0 keys"},
+		{"rekorPublicKeyData empty", signed(data + `,'rekorPublicKeyData':''`), "not PEM"},
+		{"rekorPublicKeyDatas empty", signed(data + `,'rekorPublicKeyDatas':[]`), "0 keys"},
+		{"two of rekorPublicKey", signed(data + log + `,'rekorPublicKeyPath':'/x'`), "got 2 (rekorPublicKeyPath, rekorPublicKeyData)"},
+
+		{"fulcio with caData", signed(fulcio(`'caData':'`+ca+`',`+who) + log), ""},
+		{"fulcio with caPath", signed(fulcio(`'caPath':'/ca',`+who) + log), ""},
+		{"fulcio with a key", signed(data + fulcio(`'caPath':'/ca',`+who) + log), "got 2 (keyData, fulcio)"},
+		{"fulcio without a log", signed(fulcio(`'caPath':'/ca',` + who)), "needs the time from a log"},
+		{"fulcio without a CA", signed(fulcio(who) + log), "want one of caPath and caData, got 0"},
+		{"fulcio with two CAs", signed(fulcio(`'caPath':'/ca','caData':'`+ca+`',`+who) + log), "got 2 (caPath, caData)"},
+		{"fulcio without an issuer", signed(fulcio(`'caPath':'/ca','subjectEmail':'a@example.com'`) + log), "no oidcIssuer"},
+		{"fulcio without a subject", signed(fulcio(`'caPath':'/ca','oidcIssuer':'https://idp.example'`) + log), "no subjectEmail"},
+		{"fulcio with an unknown member", signed(fulcio(`'caPath':'/ca','subjectURI':'x',`+who) + log), "subjectURI"},
+		{"fulcio in another case", signed(fulcio(`'CAPath':'/ca',`+who) + log), "CAPath"},
+		{"fulcio empty", signed(`,'fulcio':{}` + log), "want one of caPath"},
+		{"fulcio null", signed(`,'fulcio':null` + log), "want one of caPath"},
+		{"fulcio and null key", signed(`,'keyData':null` + fulcio(`'caPath':'/ca',`+who) + log), ""},
+		{"fulcio with a key as CA", signed(fulcio(`'caData':'`+key.base64()+`',`+who) + log), "want CERTIFICATE"},
+		{"fulcio with a signer's certificate as CA", signed(fulcio(`'caData':'`+leaf+`',`+who) + log), "not one of a CA"},
+		{"fulcio with text beside the CA", signed(fulcio(`'caData':'`+base64Of("x\n"+pemOf(root.root.cert))+`',`+who) + log), "not PEM"},
+		{"pki", signed(`,'pki':{'caRootsData':'` + ca + `','caIntermediatesPath':'/x','subjectHostname':'a.example.com'}` + log), ""},
+		{"pki without a log", signed(`,'pki':{'caRootsData':'` + ca + `','subjectEmail':'a@example.com'}`), "needs the time from a log"},
+		{"pki without a subject", signed(`,'pki':{'caRootsData':'` + ca + `'}` + log), "neither subjectEmail nor subjectHostname"},
+		{"pki with an empty subject", signed(`,'pki':{'caRootsData':'` + ca + `','subjectEmail':''}` + log), "subjectEmail is empty"},
+		{"pki without roots", signed(`,'pki':{'caIntermediatesData':'` + ca + `','subjectEmail':'a@example.com'}` + log), "want one of caRootsPath"},
+		{"pki with two intermediates", signed(`,'pki':{'caRootsPath':'/r','caIntermediatesPath':'/i','caIntermediatesData':'` + ca + `','subjectEmail':'a@example.com'}` + log), "got 2 (caIntermediatesPath"},
+		{"pki and fulcio", signed(`,'pki':{}` + fulcio(who) + log), "got 2 (fulcio, pki)"},
+		{"pki null", signed(`,'pki':null` + log), "want one of caRootsPath"},
+		{"identity matchDigestOnly", identity(`{'type':'matchDigestOnly'}`), ""},
 		{"unknown member of sigstoreSigned", signed(data + `,'rekor':{}`), "rekor"},
 
 		{"identity matchExact", identity(`{'type':'matchExact'}`), ""},

@@ -25,23 +25,62 @@ const maxKeys = 16
 
 // requirement is one object of a list. insecureAcceptAnything and reject have only their type.
 type requirement struct {
-	kind     string
-	keys     []publicKey        // of sigstoreSigned; any of them may have signed
-	ring     openpgp.EntityList // of signedBy; any of them may have signed
-	keyPaths []string           // named and not yet loaded
-	identity identity
+	kind      string
+	keys      []publicKey        // of sigstoreSigned; any of them may have signed
+	authority *authority         // of sigstoreSigned, in place of keys; it issued the signer's certificate
+	rekor     []publicKey        // of sigstoreSigned; when there are any, one must have logged the signature
+	ring      openpgp.EntityList // of signedBy; any of them may have signed
+	pending   []keyFile          // named and not yet loaded
+	identity  identity
 }
 
-// add takes one more key, as text that the policy holds or names.
-func (r *requirement) add(text []byte) error {
-	if r.kind == typeGPG {
+// role is what a text that the policy holds or names is for.
+type role int
+
+const (
+	roleSigner role = iota
+	roleRekor
+	roleRoot
+	roleIntermediate
+)
+
+// keyFile is a text that the policy names.
+type keyFile struct {
+	role role
+	path string
+}
+
+// add takes one more key, or certificates, as text that the policy holds or names.
+func (r *requirement) add(as role, text []byte) error {
+	switch {
+	case r.kind == typeGPG:
 		ring, err := parseKeyring(text)
 		r.ring = append(r.ring, ring...)
 		return err
+	case as == roleRoot || as == roleIntermediate:
+		return r.authority.add(as, text)
 	}
 	key, err := parseKey(text)
-	r.keys = append(r.keys, key)
+	if as == roleRekor {
+		r.rekor = append(r.rekor, key)
+	} else {
+		r.keys = append(r.keys, key)
+	}
 	return err
+}
+
+// loaded returns r with the texts that it names, read.
+func (r requirement) loaded(read map[string][]byte) (requirement, error) {
+	if r.authority != nil {
+		r.authority = r.authority.clone()
+	}
+	for _, f := range r.pending {
+		if err := r.add(f.role, read[f.path]); err != nil {
+			return r, fmt.Errorf("reading key %q: %w", f.path, err)
+		}
+	}
+	r.pending = nil
+	return r, nil
 }
 
 // gpgJSON is signedBy.
@@ -57,24 +96,6 @@ type gpgJSON struct {
 // plainJSON is insecureAcceptAnything and reject.
 type plainJSON struct {
 	Type string `json:"type"`
-}
-
-// sigstoreJSON is sigstoreSigned. A member that is there and empty is told from one that is absent.
-type sigstoreJSON struct {
-	Type           string         `json:"type"`
-	KeyPath        *string        `json:"keyPath"`
-	KeyPaths       *[]string      `json:"keyPaths"`
-	KeyData        *string        `json:"keyData"`
-	KeyDatas       *[]string      `json:"keyDatas"`
-	SignedIdentity jsontext.Value `json:"signedIdentity"` // null is there, too
-
-	// Further conditions on a signature. To read past one would be to enforce less than is written.
-	Fulcio             jsontext.Value `json:"fulcio"`
-	PKI                jsontext.Value `json:"pki"`
-	RekorPublicKeyPath jsontext.Value `json:"rekorPublicKeyPath"`
-	RekorKeyPaths      jsontext.Value `json:"rekorPublicKeyPaths"`
-	RekorKeyData       jsontext.Value `json:"rekorPublicKeyData"`
-	RekorKeyDatas      jsontext.Value `json:"rekorPublicKeyDatas"`
 }
 
 // parseRequirements reads a list of requirements, of which there must be one at least.
@@ -134,23 +155,6 @@ func typeOf(raw jsontext.Value) (string, error) {
 	return *t.Type, nil
 }
 
-func parseSigstore(raw jsontext.Value) (requirement, error) {
-	r := requirement{kind: typeSigstore}
-	var doc sigstoreJSON
-	if err := unmarshal(raw, &doc); err != nil {
-		return r, err
-	}
-	if name := doc.unsupported(); name != "" {
-		return r, fmt.Errorf("member %q is not supported", name)
-	}
-	err := r.setKeys(named{doc.KeyPath, doc.KeyPaths, doc.KeyData, doc.KeyDatas})
-	if err != nil {
-		return r, err
-	}
-	r.identity, err = signedIdentity(doc.SignedIdentity)
-	return r, err
-}
-
 func parseSignedBy(raw jsontext.Value) (requirement, error) {
 	r := requirement{kind: typeGPG}
 	var doc gpgJSON
@@ -160,8 +164,12 @@ func parseSignedBy(raw jsontext.Value) (requirement, error) {
 	if doc.KeyType != "GPGKeys" {
 		return r, fmt.Errorf("keyType: got %q, want GPGKeys", doc.KeyType)
 	}
-	err := r.setKeys(named{doc.KeyPath, doc.KeyPaths, doc.KeyData, nil})
+	given := []member{byPath("keyPath", doc.KeyPath), byPaths("keyPaths", doc.KeyPaths), inPlace("keyData", doc.KeyData)}
+	key, err := exactlyOne("keyPath, keyPaths and keyData", given)
 	if err != nil {
+		return r, err
+	}
+	if err := r.take(roleSigner, key); err != nil {
 		return r, err
 	}
 	r.identity, err = signedIdentity(doc.SignedIdentity)
@@ -180,64 +188,71 @@ func signedIdentity(raw jsontext.Value) (identity, error) {
 	return id, nil
 }
 
-// unsupported names a member that is there and not enforced here.
-func (d *sigstoreJSON) unsupported() string {
-	for _, m := range []struct {
-		name  string
-		value jsontext.Value
-	}{
-		{"fulcio", d.Fulcio},
-		{"pki", d.PKI},
-		{"rekorPublicKeyPath", d.RekorPublicKeyPath},
-		{"rekorPublicKeyPaths", d.RekorKeyPaths},
-		{"rekorPublicKeyData", d.RekorKeyData},
-		{"rekorPublicKeyDatas", d.RekorKeyDatas},
-	} {
-		if len(m.value) > 0 {
-			return m.name
-		}
+// member is one that holds or names texts.
+type member struct {
+	name  string
+	given bool
+	paths []string
+	data  []string
+}
+
+func byPath(name string, path *string) member {
+	if path == nil {
+		return member{name: name}
 	}
-	return ""
+	return member{name: name, given: true, paths: []string{*path}}
 }
 
-// named are the members that name keys; nil is absent.
-type named struct {
-	path  *string
-	paths *[]string
-	data  *string
-	datas *[]string
+func byPaths(name string, paths *[]string) member {
+	if paths == nil {
+		return member{name: name}
+	}
+	return member{name: name, given: true, paths: *paths}
 }
 
-// setKeys takes the keys from the one member that names them.
-func (r *requirement) setKeys(n named) error {
+func inPlace(name string, text *string) member {
+	if text == nil {
+		return member{name: name}
+	}
+	return member{name: name, given: true, data: []string{*text}}
+}
+
+func allInPlace(name string, texts *[]string) member {
+	if texts == nil {
+		return member{name: name}
+	}
+	return member{name: name, given: true, data: *texts}
+}
+
+// exactlyOne returns the one member that is there; names are those that could be.
+func exactlyOne(names string, members []member) (member, error) {
+	var found []member
 	var given []string
-	var data []string
-	if n.path != nil {
-		given, r.keyPaths = append(given, "keyPath"), []string{*n.path}
-	}
-	if n.paths != nil {
-		given, r.keyPaths = append(given, "keyPaths"), *n.paths
-	}
-	if n.data != nil {
-		given, data = append(given, "keyData"), []string{*n.data}
-	}
-	if n.datas != nil {
-		given, data = append(given, "keyDatas"), *n.datas
-	}
-	if len(given) != 1 {
-		return fmt.Errorf("want one of keyPath, keyPaths, keyData and keyDatas, got %d (%s)", len(given), strings.Join(given, ", "))
-	}
-	if n := len(r.keyPaths) + len(data); n < 1 || n > maxKeys {
-		return fmt.Errorf("%s: %d keys, want 1 to %d", given[0], n, maxKeys)
-	}
-	for _, path := range r.keyPaths {
-		if path == "" {
-			return fmt.Errorf("%s: empty path", given[0])
+	for _, m := range members {
+		if m.given {
+			found, given = append(found, m), append(given, m.name)
 		}
 	}
-	for _, text := range data {
-		if err := r.addData(text); err != nil {
-			return fmt.Errorf("%s: %w", given[0], err)
+	if len(found) != 1 {
+		return member{}, fmt.Errorf("want one of %s, got %d (%s)", names, len(found), strings.Join(given, ", "))
+	}
+	return found[0], nil
+}
+
+// take adds what a member holds, and remembers what it names.
+func (r *requirement) take(as role, m member) error {
+	if n := len(m.paths) + len(m.data); n < 1 || n > maxKeys {
+		return fmt.Errorf("%s: %d keys, want 1 to %d", m.name, n, maxKeys)
+	}
+	for _, path := range m.paths {
+		if path == "" {
+			return fmt.Errorf("%s: empty path", m.name)
+		}
+		r.pending = append(r.pending, keyFile{as, path})
+	}
+	for _, text := range m.data {
+		if err := r.addData(as, text); err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
 	return nil
@@ -245,13 +260,13 @@ func (r *requirement) setKeys(n named) error {
 
 // addData takes a key that stands in the policy: base64 of its text, as containers-policy.json(5) has it, or the text
 // itself, as policies written for image-rs have it.
-func (r *requirement) addData(text string) error {
+func (r *requirement) addData(as role, text string) error {
 	if strings.HasPrefix(strings.TrimSpace(text), "-----BEGIN") {
-		return r.add([]byte(text))
+		return r.add(as, []byte(text))
 	}
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
 		return fmt.Errorf("neither PEM nor base64: %w", err)
 	}
-	return r.add(raw)
+	return r.add(as, raw)
 }
