@@ -38,11 +38,12 @@ const (
 
 // descriptor is an OCI content descriptor with checked digest and size.
 type descriptor struct {
-	mediaType   string
-	digest      v1.Hash
-	size        int64
-	annotations map[string]string
-	platform    *ocispec.Platform
+	mediaType    string
+	artifactType string
+	digest       v1.Hash
+	size         int64
+	annotations  map[string]string
+	platform     *ocispec.Platform
 }
 
 // document is a decoded manifest or index: index is nil for a manifest.
@@ -55,6 +56,7 @@ type document struct {
 
 type wireDescriptor struct {
 	MediaType   string            `json:"mediaType"`
+	Artifact    string            `json:"artifactType"`
 	Digest      string            `json:"digest"`
 	Size        *int64            `json:"size"`
 	Annotations map[string]string `json:"annotations"`
@@ -64,6 +66,7 @@ type wireDescriptor struct {
 type wireDocument struct {
 	SchemaVersion int             `json:"schemaVersion"`
 	MediaType     string          `json:"mediaType"`
+	ArtifactType  string          `json:"artifactType"`
 	Config        *wireDescriptor `json:"config"`
 	Layers        wireLayers      `json:"layers"`
 	Manifests     wireEntries     `json:"manifests"`
@@ -220,5 +223,7 @@ func (w *wireDescriptor) check() (descriptor, error) {
 	case *w.Size > maxBlob:
 		return descriptor{}, fmt.Errorf("%w: blob %s of %d bytes, want at most %d", ErrTooLarge, digest, *w.Size, int64(maxBlob))
 	}
-	return descriptor{mediaType: w.MediaType, digest: digest, size: *w.Size, annotations: w.Annotations, platform: w.Platform}, nil
+	return descriptor{
+		mediaType: w.MediaType, artifactType: w.Artifact, digest: digest, size: *w.Size, annotations: w.Annotations, platform: w.Platform,
+	}, nil
 }

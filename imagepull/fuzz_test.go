@@ -77,6 +77,23 @@ func FuzzParseSignatures(f *testing.F) {
 	})
 }
 
+func FuzzParseReferrers(f *testing.F) {
+	f.Add(indexOf(indexEntry([]byte("x"), typeSigstoreBundle)))
+	f.Add([]byte(`{"schemaVersion":2,"artifactType":"` + typeSigstoreBundle + `","layers":[{"mediaType":"` + typeSigstoreBundle + `","digest":"` + digestOf(nil) + `","size":0}]}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		found, err := parseReferrers(raw)
+		if err == nil && len(found) > maxBundles {
+			t.Errorf("got %d bundles", len(found))
+		}
+		for _, d := range found {
+			wellFormed(t, d)
+		}
+		if d, err := parseBundleManifest(raw); err == nil && d != nil {
+			wellFormed(t, *d)
+		}
+	})
+}
+
 func FuzzParsePublicOptions(f *testing.F) {
 	f.Add([]byte(`{"cipher":"AES_256_CTR_HMAC_SHA256","hmac":"` + b64MAC + `","cipheroptions":{}}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {

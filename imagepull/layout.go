@@ -114,6 +114,11 @@ func (l *layout) document(_ context.Context, digest v1.Hash) ([]byte, error) {
 	return l.read(blobPath(digest))
 }
 
+// referrers: a layout has them under tags only.
+func (l *layout) referrers(context.Context, v1.Hash) ([]byte, error) {
+	return nil, fmt.Errorf("%w: a layout has no referrers index", ErrNotFound)
+}
+
 func (l *layout) blob(_ context.Context, digest v1.Hash, offset int64) (io.ReadCloser, int64, int64, error) {
 	f, size, err := l.open(blobPath(digest))
 	if err != nil {

@@ -86,20 +86,26 @@ func (r *registry) root(ctx context.Context) ([]byte, *v1.Hash, error) {
 }
 
 func (r *registry) document(ctx context.Context, digest v1.Hash) ([]byte, error) {
-	return r.manifest(ctx, digest.String())
+	return r.manifest(ctx, "manifests", digest.String())
 }
 
 func (r *registry) tagged(ctx context.Context, tag string) ([]byte, error) {
-	return r.manifest(ctx, tag)
+	return r.manifest(ctx, "manifests", tag)
 }
 
-func (r *registry) manifest(ctx context.Context, identifier string) ([]byte, error) {
+// referrers asks by the API of OCI distribution-spec 1.1, "Listing Referrers".
+func (r *registry) referrers(ctx context.Context, digest v1.Hash) ([]byte, error) {
+	return r.manifest(ctx, "referrers", digest.String())
+}
+
+// manifest gets a document; kind is "manifests", or "referrers" for an index of them.
+func (r *registry) manifest(ctx context.Context, kind, identifier string) ([]byte, error) {
 	accept := strings.Join([]string{typeOCIManifest, typeOCIIndex, typeDockerManifest, typeDockerList}, ", ")
 	var raw []byte
 	err := r.retrier.do(ctx, func() error {
 		ctx, cancel := context.WithTimeoutCause(ctx, documentTimeout, ErrStalled)
 		defer cancel()
-		resp, err := r.get(ctx, "manifests", identifier, http.Header{"Accept": {accept}})
+		resp, err := r.get(ctx, kind, identifier, http.Header{"Accept": {accept}})
 		if err != nil {
 			return err
 		}

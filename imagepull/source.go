@@ -19,6 +19,9 @@ type source interface {
 	document(ctx context.Context, digest v1.Hash) ([]byte, error)
 	// tagged returns a manifest by a tag of the same repository.
 	tagged(ctx context.Context, tag string) ([]byte, error)
+	// referrers returns the index of the manifests that refer to digest, or
+	// ErrNotFound where the source has no such index.
+	referrers(ctx context.Context, digest v1.Hash) ([]byte, error)
 	// blob opens a blob at offset. start is the position of the first byte that
 	// the reader yields: offset, or 0 when the source cannot seek. length is the
 	// number of bytes it announces, -1 when unknown.

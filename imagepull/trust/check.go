@@ -41,7 +41,8 @@ type Signature struct {
 
 // SignatureSource finds the signatures that a registry holds for a digest.
 type SignatureSource interface {
-	// Signatures returns them in any order. None is an empty list and no error; an error says that it is not known.
+	// Signatures returns them in any order. None is an empty list and no error; an error says that it is not known
+	// whether there are more than those beside it.
 	Signatures(ctx context.Context, digest v1.Hash) ([]Signature, error)
 	// Messages returns the signed OpenPGP messages of containers-signature(5), as Signatures does.
 	Messages(ctx context.Context, digest v1.Hash) ([][]byte, error)
@@ -203,7 +204,6 @@ func (f *fetched[S]) fetch(ctx context.Context, digests []v1.Hash, source func(c
 		list, err := source(ctx, digest)
 		if err != nil {
 			f.err = errors.Join(f.err, fmt.Errorf("fetching signatures of %s: %w", digest, err))
-			continue
 		}
 		f.list = append(f.list, list[:min(len(list), maxSignatures)]...)
 	}
