@@ -57,6 +57,7 @@ func TestScripts(t *testing.T) {
 			"waitfor":   waitFor,
 			"mode":      fileMode,
 			"exits":     exits,
+			"fill":      fill,
 		},
 	})
 }
@@ -331,6 +332,11 @@ func fileMode(ts *testscript.TestScript, _ bool, args []string) {
 	if got := fmt.Sprintf("%o", info.Mode().Perm()); got != args[1] {
 		ts.Fatalf("%s has the mode %s, want %s", args[0], got, args[1])
 	}
+}
+
+// fill FILE: put the script's variables in the places of $NAME.
+func fill(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), 0o644))
 }
 
 // exits CODE COMMAND...: which error it is.

@@ -7,6 +7,7 @@ package chain
 import (
 	"context"
 	"net"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -210,6 +211,64 @@ func TestPod(t *testing.T) {
 		g.ended <- err
 	case <-time.After(30 * time.Second):
 		t.Error("the agent goes on after its sandbox")
+	}
+}
+
+// TestPodOfPodFile is the pod of a Kubernetes file under the policy that
+// casemate-build writes from it and from the encrypted image's config, without its key.
+func TestPodOfPodFile(t *testing.T) {
+	w := newWorld(t)
+	w.register(t, "pod", "sha256:"+strings.Repeat("11", 32))
+	image := w.image(t, "pod")
+	file := w.path("pod.yaml")
+	if err := os.WriteFile(file, []byte(`
+kind: Pod
+spec:
+  containers:
+  - name: app
+    image: `+image+`
+    args: ["echo hello from $(WHO); read x"]
+    env: [{name: WHO, value: the file}]
+    readinessProbe: {exec: {command: [/bin/busybox, "true"]}}
+    securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	policy := w.must(t, "casemate-build", "agent-policy", file, "--insecure-registry", w.registry.Addr)
+	d := w.initdata(t, "initdata-file.toml", "pod", w.policy, string(policy))
+	w.register(t, "pod", d.Digest)
+	g := w.agent(t, d)
+	if err := g.sandbox(t); err != nil {
+		t.Fatal(err)
+	}
+	container := func(args ...string) *kata.CreateContainerRequest {
+		r := podContainer("app", image, args...)
+		r.OCI.Process.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "WHO=the file", "KUBERNETES_SERVICE_HOST=10.0.0.1"}
+		return r
+	}
+	if _, err := g.CreateContainer(within(t), podContainer("sandbox0", "pause", "/pause")); err != nil {
+		t.Fatal(err)
+	}
+	wantRefused(t, "another command", second(g.CreateContainer(within(t), container("/bin/sh", "-c", "id"))), "CreateContainerRequest is blocked by policy")
+	if _, err := g.CreateContainer(within(t), container("/bin/sh", "-c", "echo hello from the file; read x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.StartContainer(within(t), &kata.StartContainerRequest{ContainerId: "app"}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := g.ReadStdout(within(t), &kata.ReadStreamRequest{ContainerId: "app", Len: 1000})
+	if err != nil || string(out.Data) != "hello from the file\n" {
+		t.Errorf("output: got %q, %v", out.GetData(), err)
+	}
+	probe := func(args ...string) error {
+		return second(g.ExecProcess(within(t), &kata.ExecProcessRequest{ContainerId: "app", ExecId: "probe", Process: &kata.Process{Args: args, User: &kata.User{}, Env: []string{"PATH=/bin"}, Cwd: "/"}}))
+	}
+	if err := probe("/bin/busybox", "true"); err != nil {
+		t.Errorf("the probe of the file: %v", err)
+	}
+	wantRefused(t, "another probe", probe("/bin/busybox", "id"), "ExecProcessRequest is blocked by policy")
+	if _, err := g.DestroySandbox(within(t), &kata.DestroySandboxRequest{}); err != nil {
+		t.Error(err)
 	}
 }
 

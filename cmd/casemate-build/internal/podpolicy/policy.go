@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package podpolicy
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+)
+
+//go:embed rules.rego
+var rules string
+
+// Images reads the configs of images.
+type Images interface {
+	Config(ctx context.Context, reference string) (*ImageConfig, error)
+}
+
+// Options are what the pod file does not say.
+type Options struct {
+	// NoLogs closes the containers' output to the host.
+	NoLogs bool
+}
+
+// Policy is a generated policy.
+type Policy struct {
+	Rego  []byte
+	Notes []string // what it leaves to the host
+}
+
+// Generate writes the policy for all pods of a YAML file. The same file and images
+// give the same bytes.
+func Generate(ctx context.Context, text []byte, images Images, o Options) (*Policy, error) {
+	pods, err := parsePods(text)
+	if err != nil {
+		return nil, err
+	}
+	out := &Policy{}
+	var data struct {
+		Logs       bool        `json:"logs"`
+		Containers []container `json:"containers"`
+	}
+	data.Logs = !o.NoLogs
+	for _, p := range pods {
+		for _, list := range [][]containerSpec{p.InitContainers, p.Containers} {
+			for i := range list {
+				img, err := images.Config(ctx, list[i].Image)
+				if err != nil {
+					return nil, fmt.Errorf("reading the config of image %s: %w", list[i].Image, err)
+				}
+				c, notes, err := p.build(&list[i], img)
+				if err != nil {
+					return nil, fmt.Errorf("pod %s: %w", p.name, err)
+				}
+				data.Containers = append(data.Containers, c)
+				out.Notes = append(out.Notes, notes...)
+			}
+		}
+	}
+	var b bytes.Buffer
+	b.WriteString(rules)
+	b.WriteString("\npolicy_data := ")
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(data); err != nil {
+		return nil, fmt.Errorf("writing the policy's data: %w", err)
+	}
+	out.Rego = b.Bytes()
+	return out, nil
+}

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+
+# What the host may ask of the guest of one pod. The pod itself is in policy_data, at the end. A request that has no
+# rule here is refused.
+package agent_policy
+
+import rego.v1
+
+default DestroySandboxRequest := true
+
+default GetDiagnosticDataRequest := true
+
+default GetOOMEventRequest := true
+
+default GuestDetailsRequest := true
+
+default OnlineCPUMemRequest := true
+
+default RemoveStaleVirtiofsShareMountsRequest := true
+
+default SignalProcessRequest := true
+
+default StartContainerRequest := true
+
+default StatsContainerRequest := true
+
+default UpdateContainerRequest := true
+
+default VolumeStatsRequest := true
+
+default WaitProcessRequest := true
+
+# Loopback is refused by the agent itself, whatever a policy says.
+default UpdateInterfaceRequest := true
+
+default UpdateRoutesRequest := true
+
+default AddARPNeighborsRequest := true
+
+default ReadStreamRequest := false
+
+ReadStreamRequest if policy_data.logs
+
+# The pod's state: which container of the pod file each id is.
+
+default CreateSandboxRequest := false
+
+CreateSandboxRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/containers", "value": {}}]} if {
+	not data.pstate.containers
+	input.guest_hook_path == ""
+	count(input.kernel_modules) == 0
+	input.sandbox_pidns == false
+}
+
+running(name) if {
+	some id
+	data.pstate.containers[id] == name
+}
+
+# A container id is a name, so that it is one key of the state.
+plain(id) if regex.match(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`, id)
+
+default CreateContainerRequest := false
+
+CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate/containers", input.container_id]), "value": "/pause"}]} if {
+	plain(input.container_id)
+	data.pstate.containers
+	not running("/pause")
+	is_pause
+	confined(pause_capabilities)
+	every mount in input.OCI.Mounts {
+		allowed_mount(mount, [])
+	}
+}
+
+CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate/containers", input.container_id]), "value": c.name}]} if {
+	plain(input.container_id)
+	data.pstate.containers
+	not is_pause
+	matches := [candidate |
+		some candidate in policy_data.containers
+		not running(candidate.name)
+		is_container(candidate)
+	]
+	c := matches[0]
+}
+
+default RemoveContainerRequest := true
+
+RemoveContainerRequest := {"allowed": true, "ops": [{"op": "remove", "path": concat("/", ["/pstate/containers", input.container_id])}]} if {
+	plain(input.container_id)
+	data.pstate.containers[input.container_id]
+}
+
+is_pause if input.OCI.Annotations["io.kubernetes.cri.container-type"] == "sandbox"
+
+is_pause if input.OCI.Annotations["io.kubernetes.cri-o.ContainerType"] == "sandbox"
+
+pause_capabilities := {
+	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
+	"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+}
+
+is_container(c) if {
+	image_of(c)
+	process_of(c)
+	confined({name | some name in c.capabilities})
+	root_of(c)
+	every mount in input.OCI.Mounts {
+		allowed_mount(mount, c.mounts)
+	}
+}
+
+image_of(c) if {
+	pulls := [storage | some storage in input.storages; storage.driver == "image_guest_pull"]
+	count(pulls) == 1
+	pulls[0].source in c.images
+	every storage in input.storages {
+		storage.driver in {"image_guest_pull", "ephemeral", "local"}
+	}
+	is_null(input.string_user)
+	count(input.devices) == 0
+	count(input.shared_mounts) == 0
+}
+
+process_of(c) if {
+	process := input.OCI.Process
+	process.Args == c.args
+	process.Cwd == c.cwd
+	process.Terminal == c.terminal
+	process.User.UID == c.uid
+	group_of(c, process.User.GID)
+	new_privileges(c, process.NoNewPrivileges)
+	every entry in process.Env {
+		variable_of(c, entry)
+	}
+	# One that is left out is as good as one that is changed.
+	every entry in c.env {
+		entry in process.Env
+	}
+}
+
+group_of(c, _) if is_null(c.gid)
+
+group_of(c, gid) if c.gid == gid
+
+new_privileges(c, _) if not c.no_new_privileges
+
+new_privileges(_, set) if set
+
+variable_of(c, entry) if entry in c.env
+
+variable_of(c, entry) if {
+	some pattern in c.env_patterns
+	regex.match(pattern, entry)
+	not named(c, entry)
+}
+
+# A pattern does not give a second value to a variable that the pod sets.
+named(c, entry) if {
+	name := split(entry, "=")[0]
+	some own in c.env
+	split(own, "=")[0] == name
+}
+
+root_of(c) if not c.readonly_root
+
+root_of(_) if input.OCI.Root.Readonly
+
+confined(capabilities) if {
+	input.sandbox_pidns == false
+	is_object(input.OCI.Process.Capabilities)
+	no_hooks
+	count(input.OCI.Linux.Sysctl) == 0
+	count(input.OCI.Linux.Devices) == 0
+	input.OCI.Linux.RootfsPropagation in {"", "private", "rprivate", "slave", "rslave"}
+	every set in ["Bounding", "Effective", "Inheritable", "Permitted", "Ambient"] {
+		every capability in input.OCI.Process.Capabilities[set] {
+			capability in capabilities
+		}
+	}
+	every namespace in input.OCI.Linux.Namespaces {
+		namespace.Path == ""
+		namespace.Type in {"mount", "ipc", "pid", "uts", "network", "cgroup"}
+	}
+}
+
+no_hooks if is_null(input.OCI.Hooks)
+
+no_hooks if {
+	every kind in ["Prestart", "Poststart", "Poststop", "CreateRuntime", "CreateContainer", "StartContainer"] {
+		count(input.OCI.Hooks[kind]) == 0
+	}
+}
+
+allowed_mount(mount, _) if {
+	some want in [
+		["/proc", "proc", "proc"], ["/dev", "tmpfs", "tmpfs"], ["/dev/pts", "devpts", "devpts"],
+		["/dev/mqueue", "mqueue", "mqueue"], ["/sys", "sysfs", "sysfs"], ["/sys/fs/cgroup", "cgroup", "cgroup"],
+	]
+	[mount.destination, mount.type_, mount.source] == want
+}
+
+allowed_mount(mount, _) if {
+	mount.destination == "/dev/shm"
+	mount.type_ == "bind"
+	mount.source == "/run/kata-containers/sandbox/shm"
+}
+
+allowed_mount(mount, own) if {
+	mount.type_ == "bind"
+	some m in own
+	mount.destination == m.destination
+	no_parent(mount.source)
+	regex.match(m.source, mount.source)
+	access(m, mount.options)
+}
+
+# The pause container reads the pod's own files.
+allowed_mount(mount, []) if {
+	mount.type_ == "bind"
+	some name in ["hosts", "hostname", "resolv.conf"]
+	mount.destination == concat("/", ["/etc", name])
+	no_parent(mount.source)
+	regex.match(`^/run/kata-containers/shared/containers/(passthrough/)?[A-Za-z0-9][A-Za-z0-9_.-]*-[a-f0-9]{16}-[^/]+$`, mount.source)
+	endswith(mount.source, concat("", ["-", name]))
+}
+
+access(m, _) if not m.readonly
+
+access(_, options) if "ro" in options
+
+no_parent(path) if not regex.match(`(^|/)\.\.(/|$)|//`, path)
+
+# Probes and hooks, by the container's place in the pod file.
+default ExecProcessRequest := false
+
+ExecProcessRequest if {
+	some c in policy_data.containers
+	c.name == data.pstate.containers[input.container_id]
+	input.process.Args in c.exec
+	is_null(input.string_user)
+	input.process.User.UID == c.uid
+	input.process.Terminal == false
+	no_more_capabilities(c)
+}
+
+no_more_capabilities(_) if is_null(input.process.Capabilities)
+
+no_more_capabilities(c) if {
+	every set in ["Bounding", "Effective", "Inheritable", "Permitted", "Ambient"] {
+		every capability in input.process.Capabilities[set] {
+			capability in c.capabilities
+		}
+	}
+}
+
+default WriteStreamRequest := false
+
+WriteStreamRequest if interactive(input.container_id)
+
+default CloseStdinRequest := true
+
+default TtyWinResizeRequest := true
+
+interactive(id) if {
+	some c in policy_data.containers
+	c.name == data.pstate.containers[id]
+	c.stdin
+}
+
+# Copies land in the pod's own directory; links only inside of a copied tree, and only downwards. The agent holds
+# both in code as well.
+default CopyFileRequest := false
+
+in_shared(path) if {
+	regex.match(`^/run/kata-containers/shared/containers/(passthrough/)?(watchable/)?[A-Za-z0-9][A-Za-z0-9_.-]*-[a-f0-9]{16}-[^/]+(/.*)?$`, path)
+	no_parent(path)
+}
+
+CopyFileRequest if {
+	in_shared(input.path)
+	input.file_type in {"Regular", "Directory"}
+}
+
+CopyFileRequest if {
+	in_shared(input.path)
+	input.file_type == "Symlink"
+	regex.match(`^/run/kata-containers/shared/containers/(passthrough/)?(watchable/)?[^/]+/.+`, input.path)
+	not startswith(input.symlink_target, "/")
+	no_parent(input.symlink_target)
+}
