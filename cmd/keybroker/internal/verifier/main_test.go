@@ -36,6 +36,10 @@ type world struct {
 	certs    []evidence.SNPCert
 	// edit changes a report before it is signed; nil for none.
 	edit func(raw []byte)
+	// forge changes a report after it is signed; nil for none.
+	forge func(raw []byte)
+	// rewrite changes the evidence's JSON; nil for none.
+	rewrite func(text string) string
 }
 
 func milan() snptest.Params {
@@ -145,6 +149,9 @@ func (w *world) report(t testing.TB) []byte {
 			t.Fatal(err)
 		}
 	}
+	if w.forge != nil {
+		w.forge(raw)
+	}
 	return raw
 }
 
@@ -159,6 +166,9 @@ func (w *world) verifyRaw(t testing.TB, raw []byte) Verdict {
 	ev, err := encode(raw, w.certs)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if w.rewrite != nil {
+		ev = json.RawMessage(w.rewrite(string(ev)))
 	}
 	w.in.Evidence = ev
 	return w.verifier.Verify(w.in)

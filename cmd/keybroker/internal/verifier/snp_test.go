@@ -35,6 +35,14 @@ type violation struct {
 // violations has a row for each rule: evidence or a registration that is right in all
 // but this.
 var violations = []violation{
+	{"format", "a report of a processor that nobody knows", func(t *testing.T, w *world) {
+		w.rewrite = func(text string) string { return strings.Replace(text, `"cpuid_fam_id":25`, `"cpuid_fam_id":24`, 1) }
+	}},
+	{"signature", "a byte changed later", func(t *testing.T, w *world) { w.forge = func(raw []byte) { raw[0x04] ^= 1 } }},
+	{"signing-key", "the provider's key called the chip's", func(t *testing.T, w *world) {
+		w.withVLEK(t, evidence.SNPCertVCEK)
+		w.forge = func(raw []byte) { signVLEK(t, raw) }
+	}},
 	{"report-version", "version 2", func(t *testing.T, w *world) {
 		w.edit = func(raw []byte) {
 			binary.LittleEndian.PutUint32(raw, 2)
@@ -195,15 +203,6 @@ func signVLEK(t *testing.T, raw []byte) {
 	slices.Reverse(s.FillBytes(raw[0x2E8 : 0x2E8+72]))
 }
 
-func TestSigningKeyIsTheCertifiedOne(t *testing.T) {
-	w := newWorld(t, milan())
-	// The host calls the provider's key the chip's; the report says the chip's key signed.
-	w.withVLEK(t, evidence.SNPCertVCEK)
-	raw := w.report(t)
-	signVLEK(t, raw)
-	wantDenied(t, w.verifyRaw(t, raw), "signing-key")
-}
-
 // A serial number says something only among the certificates of the list's issuer.
 func TestSerialNumberOfAnotherIssuer(t *testing.T) {
 	w := newWorld(t, milan())
@@ -223,23 +222,6 @@ func TestRevocationListOfOneRoot(t *testing.T) {
 	p.Product = string(evidence.Genoa)
 	if c.revocations(machine(t, p).ARK) != nil {
 		t.Fatal("another root's list is found")
-	}
-}
-
-func TestEveryRuleIsViolated(t *testing.T) {
-	elsewhere := []string{"format", "signature", "signing-key", "rtmr", "attestation-key-listed", "pcrs"} // TestMalformedEvidence, TestEachTDXRuleDeniesAlone and so on
-	var rules []string
-	for _, c := range snpChecks() {
-		rules = append(rules, c.name)
-	}
-	for _, c := range registrationChecks() {
-		rules = append(rules, c.name)
-	}
-	for _, rule := range rules {
-		covered := slices.ContainsFunc(violations, func(v violation) bool { return v.rule == rule })
-		if !covered && !slices.Contains(elsewhere, rule) {
-			t.Errorf("rule %s has no evidence that violates it", rule)
-		}
 	}
 }
 

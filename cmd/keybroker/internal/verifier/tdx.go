@@ -69,10 +69,10 @@ func tdxChecks() []check[*tdxCase] {
 	}
 }
 
-func (v *tdxVerifier) verify(in Input) Verdict {
+func (v *tdxVerifier) judge(in Input, checks []check[*tdxCase]) Verdict {
 	c := &tdxCase{in: in, v: v}
 	verdict := Verdict{Facts: Facts{TEE: evidence.TDX}}
-	verdict.Findings, verdict.complete = run(tdxChecks(), c)
+	verdict.Findings, verdict.complete = run(checks, c)
 	if c.quote == nil {
 		return verdict
 	}

@@ -35,6 +35,7 @@ type tdxWorld struct {
 	until                            time.Time
 	revoked                          []*x509.Certificate
 	edit                             func(quote []byte)
+	after                            func() // what happens to what Intel published
 	in                               Input
 }
 
@@ -194,11 +195,17 @@ func (w *tdxWorld) publish(t testing.TB) {
 		strings.Repeat("FF", 16)+`","mrsigner":"DC`+strings.Repeat("00", 31)+`","isvprodid":2,`+isv+`}`)
 }
 
-func (w *tdxWorld) verify(t testing.TB, after func()) Verdict {
+func (w *tdxWorld) verify(t testing.TB) Verdict {
+	t.Helper()
+	return w.verifier(t).Verify(w.in)
+}
+
+// verifier is one with what Intel publishes; the evidence is in w.in then.
+func (w *tdxWorld) verifier(t testing.TB) *Verifier {
 	t.Helper()
 	w.publish(t)
-	if after != nil {
-		after()
+	if w.after != nil {
+		w.after()
 	}
 	v, err := New(Config{TDXTestRoot: toPEM(w.root), Collateral: w.dir})
 	if err != nil {
@@ -211,5 +218,5 @@ func (w *tdxWorld) verify(t testing.TB, after func()) Verdict {
 	if w.in.Evidence, err = (evidence.TDXEvidence{Quote: quote, EventLog: w.log}).Encode(); err != nil {
 		t.Fatal(err)
 	}
-	return v.Verify(w.in)
+	return v
 }

@@ -43,10 +43,10 @@ func tpmChecks() []check[*tpmCase] {
 	}
 }
 
-func verifyTPM(in Input) Verdict {
+func judgeTPM(in Input, checks []check[*tpmCase]) Verdict {
 	c := &tpmCase{in: in}
 	v := Verdict{Facts: Facts{TEE: evidence.TPM}}
-	v.Findings, v.complete = run(tpmChecks(), c)
+	v.Findings, v.complete = run(checks, c)
 	if !v.complete {
 		return v
 	}

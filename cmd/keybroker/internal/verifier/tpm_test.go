@@ -36,6 +36,7 @@ type tpmWorld struct {
 	scheme    uint16
 	listed    *evidence.TPMRegisterValues // what the evidence lists; nil: the registers
 	log       []byte
+	forge     func(message []byte) // changes the quote after it is signed; nil for none
 	in        Input
 }
 
@@ -112,6 +113,9 @@ func (w *tpmWorld) evidence(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if w.forge != nil {
+		w.forge(message)
+	}
 	be := binary.BigEndian
 	wire := append(be.AppendUint16(be.AppendUint16(be.AppendUint16(nil, w.scheme), 0x0B), uint16(len(sig))), sig...)
 	listed := w.registers
@@ -170,6 +174,7 @@ var tpmViolations = []struct {
 	{"format", "another attestation than a quote", func(t *testing.T, w *tpmWorld) { w.kind = 0x8017 }},
 	{"format", "registers of the SHA-1 bank", func(t *testing.T, w *tpmWorld) { w.bank = 4 }},
 	{"format", "a signature by RSAPSS", func(t *testing.T, w *tpmWorld) { w.scheme = 0x16 }},
+	{"signature", "the clock changed later", func(t *testing.T, w *tpmWorld) { w.forge = func(message []byte) { message[len(message)-65] ^= 1 } }},
 	{"report-data", "bound to another handshake", func(t *testing.T, w *tpmWorld) {
 		other := reportData(t).Bytes32()
 		w.extra = other[:]
@@ -237,15 +242,6 @@ func TestEachTPMRuleDeniesAlone(t *testing.T) {
 				t.Errorf("claims %+v for a key that nobody vouches for", v.Vector)
 			}
 		})
-	}
-	seen := map[string]bool{"signature": true} // TestTPMFlippedByte
-	for _, tt := range tpmViolations {
-		seen[tt.rule] = true
-	}
-	for _, c := range tpmChecks() {
-		if !seen[c.name] {
-			t.Errorf("rule %s has no evidence that violates it", c.name)
-		}
 	}
 }
 

@@ -79,11 +79,11 @@ func (v *Verifier) Verify(in Input) Verdict {
 	var verdict Verdict
 	switch in.TEE {
 	case evidence.SNP:
-		verdict = v.snp.verify(in)
+		verdict = v.snp.judge(in, snpChecks())
 	case evidence.TDX:
-		verdict = v.tdx.verify(in)
+		verdict = v.tdx.judge(in, tdxChecks())
 	case evidence.TPM:
-		verdict = verifyTPM(in)
+		verdict = judgeTPM(in, tpmChecks())
 	case evidence.Sample:
 		verdict = verifySample(in)
 	default:
