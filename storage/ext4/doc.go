@@ -21,6 +21,10 @@
 //   - BLOCK_UNINIT is never set, and the bitmaps of INODE_UNINIT groups are written with sound checksums;
 //   - the journal is written with zeros, because recovery reads on until a block does not look like the log's.
 //
+// What the kernel reads on suspicion is outside of this: listing a directory makes the block device read ahead behind
+// the directory's blocks (fs/ext4/dir.c, ext4_readdir), wherever those lie. If nothing was written there, such a read
+// fails, is logged by the device, and is forgotten: no caller and no mount option sees it.
+//
 // Everything else is file data, directories, extent blocks and attributes, which the kernel writes whole before it
 // reads them back. Bytes behind the last block of the file system stay unwritten and are never read.
 //

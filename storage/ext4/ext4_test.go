@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -101,7 +100,7 @@ func TestSuperblockFields(t *testing.T) {
 				t.Errorf("group %d: %s is %s, want %s", group, f.name, got, f.want)
 			}
 		}
-		if number := binary.LittleEndian.Uint16(sb[0x5a:]); number != uint16(group) {
+		if number := le.Uint16(sb[0x5a:]); number != uint16(group) {
 			t.Errorf("superblock of group %d says %d", group, number)
 		}
 		if clean := sb[0x3a] == 1; clean != (group == 0) {
@@ -154,15 +153,71 @@ func (r reader) block(what string, n uint64) []byte {
 	return b
 }
 
+var le = binary.LittleEndian
+
+// inode returns the table's entry of a file in the first group.
 func (r reader) inode(sb, descriptors []byte, number uint64) []byte {
-	size := uint64(binary.LittleEndian.Uint16(sb[0x58:]))
+	size := uint64(le.Uint16(sb[0x58:]))
 	at := (number - 1) * size
-	table := uint64(binary.LittleEndian.Uint32(descriptors[8:]))
-	return r.block("inode table", table+at/blockSize)[at%blockSize:][:size]
+	return r.block("inode table", uint64(le.Uint32(descriptors[8:]))+at/blockSize)[at%blockSize:][:size]
+}
+
+// zero wants a block of zeros.
+func (r reader) zero(what string, n uint64) {
+	if !bytes.Equal(r.block(what, n), make([]byte, blockSize)) {
+		r.t.Fatalf("block %d of %s is not zero", n, what)
+	}
+}
+
+// walk reads all metadata and returns how many blocks that are.
+func (r reader) walk(journal bool) (seen uint64) {
+	sb := r.block("superblock", 0)[1024:]
+	groups := (uint64(le.Uint32(sb[4:])) + 32767) / 32768
+	tableBlocks := uint64(le.Uint32(sb[0x28:])) * uint64(le.Uint16(sb[0x58:])) / blockSize
+	descBlocks := (groups*64 + 4095) / 4096
+	var table []byte
+	for i := range descBlocks {
+		table = append(table, r.block("descriptors", 1+i)...)
+	}
+	seen = 1 + descBlocks
+	for group := range groups {
+		d := table[group*64:][:64]
+		r.block("block bitmap", uint64(le.Uint32(d[0:])))
+		r.block("inode bitmap", uint64(le.Uint32(d[4:])))
+		first := uint64(le.Uint32(d[8:]))
+		r.block("inode table", first)
+		for i := uint64(1); i < tableBlocks; i++ {
+			r.zero("inode table", first+i)
+		}
+		seen += 2 + tableBlocks
+		if hasBackup(group) && group > 0 {
+			for i := range descBlocks {
+				if !bytes.Equal(r.block("backup", group*32768+1+i), table[i*blockSize:][:blockSize]) {
+					r.t.Fatalf("descriptors of group %d differ", group)
+				}
+			}
+			seen += 1 + descBlocks
+		}
+	}
+	files := []uint64{2, 11}
+	if journal {
+		files = append(files, 8)
+	}
+	for _, number := range files {
+		extent := r.inode(sb, table, number)[0x28+12:]
+		start, count := uint64(le.Uint32(extent[8:])), uint64(le.Uint16(extent[4:]))
+		r.block("file", start)
+		for i := uint64(1); i < count; i++ {
+			if r.block("file", start+i); number == 8 {
+				r.zero("journal", start+i)
+			}
+		}
+		seen += count
+	}
+	return seen
 }
 
 func TestEveryBlockThatMayBeReadIsWritten(t *testing.T) {
-	le := binary.LittleEndian
 	for _, size := range []int64{16 << 20, 127 << 20, 128 << 20, 129 << 20, 140 << 20, 1 << 30, 5<<30 + 512, 20 << 30} {
 		for _, text := range []string{scratchOptions, "-i 65536", "-I 128"} {
 			m := &memory{}
@@ -170,51 +225,7 @@ func TestEveryBlockThatMayBeReadIsWritten(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := reader{t, m}
-			sb := r.block("superblock", 0)[1024:]
-			groups := (uint64(le.Uint32(sb[4:])) + 32767) / 32768
-			perGroup := uint64(le.Uint32(sb[0x28:]))
-			tableBlocks := perGroup * uint64(le.Uint16(sb[0x58:])) / blockSize
-			descBlocks := (groups*64 + 4095) / 4096
-			var table []byte
-			for i := range descBlocks {
-				table = append(table, r.block("descriptors", 1+i)...)
-			}
-			seen := 1 + descBlocks
-			for group := range groups {
-				d := table[group*64:][:64]
-				seen += 2 + tableBlocks
-				r.block("block bitmap", uint64(le.Uint32(d[0:])))
-				r.block("inode bitmap", uint64(le.Uint32(d[4:])))
-				for i := range tableBlocks {
-					b := r.block("inode table", uint64(le.Uint32(d[8:]))+i)
-					if (group > 0 || i > 0) && !bytes.Equal(b, make([]byte, blockSize)) {
-						t.Fatalf("inode table of group %d is not zero", group)
-					}
-				}
-				if hasBackup(group) && group > 0 {
-					seen += 1 + descBlocks
-					for i := range descBlocks {
-						if !bytes.Equal(r.block("backup", group*32768+1+i), table[i*blockSize:][:blockSize]) {
-							t.Fatalf("descriptors of group %d differ", group)
-						}
-					}
-				}
-			}
-			files := []uint64{2, 11}
-			if layout.JournalBlocks > 0 {
-				files = append(files, 8)
-			}
-			for _, number := range files {
-				n := r.inode(sb, table, number)
-				for i := range uint64(le.Uint16(n[0x28+16:])) {
-					b := r.block("file", uint64(le.Uint32(n[0x28+20:]))+i)
-					if number == 8 && i > 0 && !bytes.Equal(b, make([]byte, blockSize)) {
-						t.Fatal("journal is not zero")
-					}
-					seen++
-				}
-			}
+			seen := reader{t, m}.walk(layout.JournalBlocks > 0)
 			var written int64
 			for i, w := range layout.Ranges {
 				written += w.Length
@@ -316,5 +327,3 @@ func TestBackupGroups(t *testing.T) {
 		t.Errorf("backups in %v, want %v", got, want)
 	}
 }
-
-var _ io.WriterAt = (*memory)(nil)
