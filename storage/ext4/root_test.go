@@ -292,6 +292,33 @@ func TestRootStrictDeviceRefuses(t *testing.T) {
 	}
 }
 
+// The largest sizes mount, are written all over and are sound afterwards.
+func TestRootLargest(t *testing.T) {
+	for _, tt := range []struct {
+		size    int64
+		options string
+	}{
+		{100 * gib, ""},
+		{tib, "-i 1048576"},
+		{MaxSize, "-O ^has_journal -m 0 -i 4194304 -I 128"},
+	} {
+		t.Run(fmt.Sprint(tt.size>>30, " GiB"), func(t *testing.T) {
+			f := newSparse(t, tt.size)
+			layout, err := Format(f, tt.size, options(t, tt.options))
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir, unmount := mount(t, attach(t, f.Name()))
+			if st := statfs(t, dir); st.Bfree != layout.FreeBlocks || st.Files != layout.Groups*layout.InodesPerGroup {
+				t.Errorf("%d blocks free and %d inodes, want %d and %d", st.Bfree, st.Files, layout.FreeBlocks, layout.Groups*layout.InodesPerGroup)
+			}
+			populate(t, dir)
+			unmount()
+			check(t, f.Name())
+		})
+	}
+}
+
 // A device full of old bytes.
 func TestRootFilledOverOldBytes(t *testing.T) {
 	const size = 512 << 20
