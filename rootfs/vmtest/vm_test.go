@@ -52,6 +52,7 @@ func guestTests() []guestTest {
 		{"agent", Program{Package: "./agent", Test: true, Tags: "vm"}, "^TestVM"},
 		{"guest", Program{Package: "./agent/guest", Test: true, Tags: "vm"}, "^TestVM"},
 		{"devmapper", Program{Package: "./storage/devmapper", Test: true, Tags: "vm"}, "^TestVM"},
+		{"ext4", Program{Package: "./storage/ext4", Test: true, Tags: "vm"}, "^TestVM"},
 		// A part of what `make root` runs on the host, here with control groups of version 2 and on an initramfs:
 		// an emulated start of a container takes a second.
 		{"container", Program{Package: "./agent/container", Test: true, Tags: "root", Cgo: true}, "^TestLimits$"},
@@ -180,8 +181,8 @@ func TestVM(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	var disks []string
-	for _, name := range []string{"a", "b"} {
-		disk, err := TempDisk(t.TempDir(), name, 16<<20)
+	for i, size := range []int64{16 << 20, 16 << 20, 64 << 20} {
+		disk, err := TempDisk(t.TempDir(), fmt.Sprint(i), size)
 		if err != nil {
 			t.Fatal(err)
 		}
