@@ -19,7 +19,7 @@ import (
 func tool(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
@@ -133,5 +133,31 @@ func TestInteropMke2fs(t *testing.T) {
 				t.Errorf("layout %d free of %d, dumpe2fs says %s of %s", layout.FreeBlocks, layout.Blocks, ours["Free blocks"], ours["Block count"])
 			}
 		})
+	}
+}
+
+// Times behind 2038 and 2106 take bits that lie elsewhere.
+func TestInteropLateTimes(t *testing.T) {
+	for _, seconds := range []int64{1<<31 - 1, 1 << 31, 1<<32 - 1, 1 << 32, 3<<31 + 5} {
+		o, err := ParseOptions("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.UUID, o.Now = [16]byte{1}, time.Unix(seconds, 0)
+		f := newSparse(t, MinSize)
+		if _, err := Format(f, MinSize, o); err != nil {
+			t.Fatal(err)
+		}
+		want := o.Now.UTC().Format("Mon Jan _2 15:04:05 2006")
+		stat := tool(t, "debugfs", "-R", "stat <2>", f.Name())
+		for _, name := range []string{" ctime", " atime", " mtime", "crtime"} {
+			if !regexp.MustCompile(`(?m)^` + name + `: 0x[0-9a-f:]+ -- ` + want + `$`).MatchString(stat) {
+				t.Errorf("%d: debugfs does not say%s %s: %s", seconds, name, want, stat)
+			}
+		}
+		// This dumpe2fs knows 32 bits of the superblock's times.
+		if created := dump(t, f.Name())["Filesystem created"]; seconds < 1<<32 && created != want {
+			t.Errorf("created %q, want %q", created, want)
+		}
 	}
 }

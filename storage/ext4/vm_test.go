@@ -63,6 +63,25 @@ func scratch(t *testing.T) (path string, size int64) {
 	return upper.Path, int64(lower.LengthSectors) * devmapper.SectorSize
 }
 
+// fill writes files until no block is left.
+func fill(t *testing.T, dir string, content []byte) (files []string) {
+	t.Helper()
+	for {
+		name := filepath.Join(dir, strconv.Itoa(len(files)))
+		err := os.WriteFile(name, content, 0o600)
+		if errors.Is(err, syscall.ENOSPC) {
+			if err := os.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+			return files
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, name)
+	}
+}
+
 // TestVMFullIntegrityDisk makes, mounts, fills and reads back a file system where unwritten sectors fail.
 func TestVMFullIntegrityDisk(t *testing.T) {
 	path, size := scratch(t)
@@ -101,19 +120,7 @@ func TestVMFullIntegrityDisk(t *testing.T) {
 	}
 	mount()
 	block := bytes.Repeat([]byte("full disk\n"), 1<<17)[:1<<20]
-	var files []string
-	for full := false; !full; {
-		name := filepath.Join(dir, strconv.Itoa(len(files)))
-		err := os.WriteFile(name, block, 0o600)
-		if full = errors.Is(err, syscall.ENOSPC); full {
-			err = os.Remove(name)
-		} else {
-			files = append(files, name)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	files := fill(t, dir, block)
 	unmount()
 	if len(files) < 40 {
 		t.Errorf("only %d MiB fit", len(files))
