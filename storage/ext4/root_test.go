@@ -94,8 +94,8 @@ func populate(t *testing.T, dir string) {
 	}
 }
 
-// fill writes a file until no block is left.
-func fill(t *testing.T, dir, dev string) int64 {
+// fill writes files until no block is left.
+func fill(t *testing.T, dir, dev string) {
 	t.Helper()
 	// The kernel keeps some blocks back for the growth of extents, unless told otherwise.
 	if err := os.WriteFile("/sys/fs/ext4/"+filepath.Base(dev)+"/reserved_clusters", []byte("0"), 0); err != nil {
@@ -108,7 +108,7 @@ func fill(t *testing.T, dir, dev string) int64 {
 	defer f.Close()
 	var size int64
 	// Blocks that the kernel kept for extents, or that a commit frees, are there in a later round.
-	for range 10 {
+	for round := range 10 {
 		for block := 1 << 20; block >= 4096; {
 			n, err := f.Write(pattern(int(size>>12), block))
 			size += int64(n)
@@ -121,12 +121,21 @@ func fill(t *testing.T, dir, dev string) int64 {
 		if err := f.Sync(); err != nil {
 			t.Fatal(err)
 		}
+		// The last blocks may not be enough for the large file, which needs one for its extents too.
+		for i := range statfs(t, dir).Bfree {
+			err := os.WriteFile(filepath.Join(dir, fmt.Sprint("last", round, "-", i)), pattern(0, 4096), 0o600)
+			if err != nil && !errors.Is(err, syscall.ENOSPC) {
+				t.Fatal(err)
+			}
+		}
+		if err := f.Sync(); err != nil {
+			t.Fatal(err)
+		}
 		if statfs(t, dir).Bfree == 0 {
-			return size
+			return
 		}
 	}
 	t.Errorf("%d blocks stay free", statfs(t, dir).Bfree)
-	return size
 }
 
 func statfs(t *testing.T, dir string) (st syscall.Statfs_t) {
