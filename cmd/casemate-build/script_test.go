@@ -31,6 +31,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/casemate/casemate/cmd/casemate-build/internal/image"
+	"github.com/casemate/casemate/cmd/internal/owner"
 	"github.com/casemate/casemate/keyprovider"
 	pb "github.com/casemate/casemate/keyprovider/keyproviderpb"
 )
@@ -57,6 +58,7 @@ func TestScripts(t *testing.T) {
 			"waitfor":   waitFor,
 			"mode":      fileMode,
 			"exits":     exits,
+			"registers": registers,
 		},
 	})
 }
@@ -75,7 +77,27 @@ func setup(e *testscript.Env) error {
 			return err
 		}
 	}
-	return nil
+	firmware, err := os.ReadFile("../../rootfs/measure/testdata/snp/ovmf_AmdSev_suffix.bin")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(e.WorkDir, "snp.fd"), firmware, 0o600)
+}
+
+// registers FILE...: the files, one after the other, are a registration.
+func registers(ts *testscript.TestScript, _ bool, args []string) {
+	var text strings.Builder
+	for _, name := range args {
+		text.WriteString(ts.ReadFile(name))
+	}
+	r, err := owner.ParseTOML([]byte(text.String()))
+	ts.Check(err)
+	if r.SNP != nil {
+		fmt.Fprintf(ts.Stdout(), "%d snp measurements\n", len(r.SNP.Measurements))
+	}
+	if r.TDX != nil {
+		fmt.Fprintf(ts.Stdout(), "%d tdx measurements, %d RTMR1, %d RTMR2\n", len(r.TDX.Measurements), len(r.TDX.RTMR1), len(r.TDX.RTMR2))
+	}
 }
 
 // registry [readonly]: an empty registry at $REGISTRY.
