@@ -34,6 +34,7 @@ import (
 	"github.com/casemate/casemate/cmd/internal/owner"
 	"github.com/casemate/casemate/keyprovider"
 	pb "github.com/casemate/casemate/keyprovider/keyproviderpb"
+	"github.com/casemate/casemate/rootfs/measure/measuretest"
 )
 
 func TestMain(m *testing.M) {
@@ -81,7 +82,12 @@ func setup(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(e.WorkDir, "snp.fd"), firmware, 0o600)
+	for name, content := range map[string][]byte{"snp.fd": firmware, "uki.efi": measuretest.UKI("kernel", "quiet", "initrd"), "uki2.efi": measuretest.UKI("kernel", "debug", "initrd")} {
+		if err := os.WriteFile(filepath.Join(e.WorkDir, name), content, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // registers FILE...: the files, one after the other, are a registration.

@@ -57,6 +57,7 @@ var allowed = map[string]struct {
 	"keyprovider":                          {ours: []string{"keyprovider/keyproviderpb"}, modules: []string{"github.com/go-json-experiment/json", "golang.org/x/sys", "google.golang.org/grpc"}},
 	"keyprovider/keyproviderpb":            {modules: []string{"github.com/containerd/ttrpc", "google.golang.org/grpc", "google.golang.org/protobuf"}},
 	"rootfs/measure":                       {},
+	"rootfs/measure/measuretest":           {},
 	"rootfs/vmtest":                        {ours: []string{"rootfs/vmtest/cpio", "rootfs/vmtest/kernel", "rootfs/vmtest/remote", "rootfs/vmtest/vsockdev"}},
 	"rootfs/vmtest/cpio":                   {modules: []string{"golang.org/x/sys"}},
 	"rootfs/vmtest/kernel":                 {modules: []string{"github.com/klauspost/compress", "golang.org/x/sys"}},
