@@ -63,10 +63,7 @@ func (m *measureTPM) run() error {
 	if err != nil {
 		return err
 	}
-	r := measured.Result{Kind: measured.TPM, Inputs: []measured.Input{
-		input, measured.Setting("uki stub", uki.Stub), measured.File("uki .linux", uki.Linux), measured.File("uki .osrel", uki.OSRelease),
-		measured.File("uki .cmdline", uki.CommandLine), measured.File("uki .initrd", uki.Initrd), measured.Setting("boot", m.boot),
-	}}
+	r := measured.Result{Kind: measured.TPM, Inputs: append(ukiInputs(input, uki), measured.Setting("boot", m.boot))}
 	if m.appendText != "" {
 		r.Inputs = append(r.Inputs, measured.Setting("append", m.appendText))
 	}
@@ -84,6 +81,19 @@ func (m *measureTPM) run() error {
 	return m.print(r, "")
 }
 
+// ukiInputs are a UKI and its parts, so that a difference can be laid to one.
+func ukiInputs(file measured.Input, uki *measure.UKI) []measured.Input {
+	return []measured.Input{
+		file, measured.Setting("uki stub", uki.Stub), measured.File("uki .linux", uki.Linux), measured.File("uki .osrel", uki.OSRelease),
+		measured.File("uki .cmdline", uki.CommandLine), measured.File("uki .initrd", uki.Initrd),
+	}
+}
+
+// ukiSections are the names of the parts that are sections.
+func ukiSections() []string {
+	return []string{"uki .linux", "uki .osrel", "uki .cmdline", "uki .initrd"}
+}
+
 // bank adds the registers of one bank.
 func (m *measureTPM) bank(r *measured.Result, boot measure.TPMBoot, name string) error {
 	h, ok := map[string]crypto.Hash{"sha256": crypto.SHA256, "sha384": crypto.SHA384}[name]
@@ -94,7 +104,7 @@ func (m *measureTPM) bank(r *measured.Result, boot measure.TPMBoot, name string)
 	if err != nil {
 		return fmt.Errorf("computing PCRs: %w", err)
 	}
-	sections := []string{"uki .linux", "uki .osrel", "uki .cmdline", "uki .initrd"}
+	sections := ukiSections()
 	line := []string{"uki .cmdline"}
 	var options []string
 	if m.appendText != "" {

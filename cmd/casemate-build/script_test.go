@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -82,12 +83,23 @@ func setup(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{"snp.fd": firmware, "uki.efi": measuretest.UKI("kernel", "quiet", "initrd"), "uki2.efi": measuretest.UKI("kernel", "debug", "initrd")} {
+	for name, content := range map[string][]byte{"snp.fd": firmware, "tdx.fd": measuretest.TDVF(measuretest.TDVFSections()...), "ccel": eventLog(), "uki.efi": measuretest.UKI("kernel", "quiet", "initrd"), "uki2.efi": measuretest.UKI("kernel", "debug", "initrd")} {
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name), content, 0o600); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// eventLog is a CCEL in which one digest, of 48 bytes 0x11, went into RTMR 0.
+func eventLog() []byte {
+	le := binary.LittleEndian
+	spec := append([]byte("Spec ID Event03\x00"), make([]byte, 16)...)
+	log := le.AppendUint32(le.AppendUint32(nil, 1), 3)
+	log = append(le.AppendUint32(append(log, make([]byte, 20)...), uint32(len(spec))), spec...)
+	log = le.AppendUint32(le.AppendUint32(le.AppendUint32(log, 1), 4), 1)
+	log = append(le.AppendUint16(log, 0x0c), bytes.Repeat([]byte{0x11}, 48)...)
+	return le.AppendUint32(log, 0)
 }
 
 // registers FILE...: the files, one after the other, are a registration.
