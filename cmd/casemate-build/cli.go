@@ -66,7 +66,7 @@ func printable(text string) string {
 func newRoot(s streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:               "casemate-build COMMAND",
-		Short:             "Encrypt and sign images and write initdata for confidential VMs",
+		Short:             "Encrypt, sign and measure images and write initdata for confidential VMs",
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},

@@ -17,9 +17,9 @@ const maxArtifact = 1 << 30
 func newMeasure(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "measure COMMAND", Short: "Compute what a guest will report from what it is launched with", Args: cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error { return usagef("want snp, tpm or tdx, got %q", args) },
+		RunE: func(_ *cobra.Command, args []string) error { return usagef("want snp, tpm, tdx or diff, got %q", args) },
 	}
-	c.AddCommand(newMeasureSNP(s), newMeasureTPM(s), newMeasureTDX(s))
+	c.AddCommand(newMeasureSNP(s), newMeasureTPM(s), newMeasureTDX(s), newMeasureDiff(s))
 	return c
 }
 

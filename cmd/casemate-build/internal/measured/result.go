@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"unicode"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -178,7 +179,7 @@ func checkName(name string) error {
 		return fmt.Errorf("name of %d bytes, want 1 to %d", len(name), maxNameSize)
 	}
 	for _, c := range name {
-		if c < ' ' || c == 0x7f || c == '\ufffd' {
+		if unicode.IsControl(c) || c == unicode.ReplacementChar {
 			return errors.New("name has control characters")
 		}
 	}

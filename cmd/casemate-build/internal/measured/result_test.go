@@ -53,6 +53,7 @@ func TestParseRefuses(t *testing.T) {
 		"input twice":           {`"name": "kernel"`, `"name": "firmware"`, "twice"},
 		"no name":               {`"name": "kernel"`, `"name": ""`, "0 bytes"},
 		"terminal escape":       {`"name": "kernel"`, `"name": "\u001b[2J"`, "control characters"},
+		"C1 control":            {`"name": "kernel"`, `"name": "\u009b2J"`, "control characters"},
 		"both file and setting": {`"text": "quiet"`, `"text": "quiet", "sha256": "` + strings.Repeat("00", 32) + `"`, "neither"},
 		"size without hash":     {`"text": "quiet"`, `"size": 3`, "no hash"},
 		"negative size":         {`"size": 1`, `"size": -1`, "neither"},
