@@ -26,12 +26,14 @@ func newMeasure(s streams) *cobra.Command {
 // measureOutput is the form of a result that was asked for.
 type measureOutput struct {
 	streams
-	asJSON, asTOML bool
+	asJSON, asTOML, asRVPS bool
 }
 
-// flags adds --json, and --toml where a registration has a place for such values.
+// flags adds --json and --rvps, and --toml where a registration has a place for such
+// values.
 func (o *measureOutput) flags(c *cobra.Command, registration bool) {
 	c.Flags().BoolVar(&o.asJSON, "json", false, "print JSON, as measure diff takes it")
+	c.Flags().BoolVar(&o.asRVPS, "rvps", false, "print the message that registers the values at Trustee's RVPS, where they replace those of the same name")
 	if registration {
 		c.Flags().BoolVar(&o.asTOML, "toml", false, "print the part of a registration that lists the values")
 	}
@@ -39,9 +41,12 @@ func (o *measureOutput) flags(c *cobra.Command, registration bool) {
 
 // print writes r as text or JSON; with --toml it writes part.
 func (o *measureOutput) print(r measured.Result, part string) error {
+	if o.asJSON && o.asTOML || o.asJSON && o.asRVPS || o.asTOML && o.asRVPS {
+		return usagef("want one form of output")
+	}
 	switch {
-	case o.asJSON && o.asTOML:
-		return usagef("want one of --json and --toml")
+	case o.asRVPS:
+		return printRVPS(o.out, r)
 	case o.asTOML:
 		_, err := fmt.Fprint(o.out, part)
 		return err
