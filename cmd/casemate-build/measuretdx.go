@@ -16,7 +16,8 @@ import (
 
 type measureTDX struct {
 	measureOutput
-	firmware, order, uki, appendText, eventLog string
+	measureBoot
+	firmware, order, eventLog string
 }
 
 func newMeasureTDX(s streams) *cobra.Command {
@@ -25,7 +26,8 @@ func newMeasureTDX(s streams) *cobra.Command {
 		Use:   "tdx --firmware FILE [--uki FILE] [--event-log FILE]",
 		Short: "Compute MRTD and RTMRs of TDX under QEMU with OVMF",
 		Long: `Compute the MRTD of TDs that are started with a firmware image; with --uki also RTMR 1
-and 2 of a unified kernel image that is given to QEMU as -kernel; with --event-log
+and 2 of a unified kernel image that is given to QEMU as -kernel, with --kernel those of
+a kernel that QEMU loads; with --event-log
 RTMR 0 from the log of a guest that you trust, since it depends on the host's version
 of QEMU, on memory size and on ACPI tables. None of it has been compared with silicon.`,
 		Args: exactly(),
@@ -33,10 +35,9 @@ of QEMU, on memory size and on ACPI tables. None of it has been compared with si
 	}
 	c.Flags().StringVar(&m.firmware, "firmware", "", "`FILE` given to QEMU as -bios: variables and code in one, OVMF built for TDX")
 	c.Flags().StringVar(&m.order, "page-order", "page", "when the VMM measures: page, each page after adding it, as Linux does, or section, after adding the section's pages")
-	c.Flags().StringVar(&m.uki, "uki", "", "`FILE`: the unified kernel image")
-	c.Flags().StringVar(&m.appendText, "append", "", "`TEXT` given to QEMU as -append, which the stub takes where secure boot is off")
+	m.measureBoot.flags(c)
 	c.Flags().StringVar(&m.eventLog, "event-log", "", "`FILE`: a guest's /sys/firmware/acpi/tables/data/CCEL")
-	m.flags(c, true)
+	m.measureOutput.flags(c, true)
 	return c
 }
 
@@ -44,8 +45,8 @@ func (m *measureTDX) run() error {
 	if m.firmware == "" {
 		return usagef("--firmware is missing")
 	}
-	if m.appendText != "" && m.uki == "" {
-		return usagef("--append is measured with --uki only")
+	if err := m.check(); err != nil {
+		return err
 	}
 	r := measured.Result{Kind: measured.TDX}
 	lists := []string{"measurements"}
@@ -58,7 +59,7 @@ func (m *measureTDX) run() error {
 		}
 		lists = append(lists, "rtmr0")
 	}
-	if m.uki != "" {
+	if m.uki != "" || m.kernel != "" {
 		if err := m.rtmrs(&r); err != nil {
 			return err
 		}
@@ -109,26 +110,16 @@ func (m *measureTDX) rtmr0(r *measured.Result) error {
 }
 
 func (m *measureTDX) rtmrs(r *measured.Result) error {
-	image, input, err := readArtifact("uki", m.uki, measure.MaxPESize)
+	boot, err := m.load(r, false)
 	if err != nil {
 		return err
 	}
-	uki, err := measure.ParseUKI(image)
-	if err != nil {
-		return err
-	}
-	rtmrs, err := (&measure.TDXBoot{UKI: uki, LoadOptions: m.appendText}).RTMRs()
+	rtmrs, err := boot.rtmrs()
 	if err != nil {
 		return fmt.Errorf("computing RTMRs: %w", err)
 	}
-	r.Inputs = append(r.Inputs, ukiInputs(input, uki)...)
-	line := "uki .cmdline"
-	if m.appendText != "" {
-		line = "append"
-		r.Inputs = append(r.Inputs, measured.Setting(line, m.appendText))
-	}
 	r.Values = append(r.Values,
-		measured.Value{Name: "RTMR1", Hex: hex.EncodeToString(rtmrs.RTMR1), From: append([]string{"uki", "uki stub"}, ukiSections()...)},
-		measured.Value{Name: "RTMR2", Hex: hex.EncodeToString(rtmrs.RTMR2), From: []string{line, "uki .initrd"}})
+		measured.Value{Name: "RTMR1", Hex: hex.EncodeToString(rtmrs.RTMR1), From: boot.programs},
+		measured.Value{Name: "RTMR2", Hex: hex.EncodeToString(rtmrs.RTMR2), From: boot.linux})
 	return nil
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,50 +25,54 @@ const (
 
 type measureTPM struct {
 	measureOutput
-	uki, boot, appendText, initData string
-	banks                           []string
+	measureBoot
+	start, initData string
+	banks           []string
 }
 
 func newMeasureTPM(s streams) *cobra.Command {
 	m := &measureTPM{measureOutput: measureOutput{streams: s}}
 	c := &cobra.Command{
 		Use:   "tpm --uki FILE",
-		Short: "Compute the PCRs of a unified kernel image that OVMF boots",
+		Short: "Compute the PCRs of a kernel that OVMF boots",
 		Long: `Compute PCR 4, 9, 11 and 12 of a TPM after OVMF has started a unified kernel image of
-systemd-stub 252, as the kernel finds them, and PCR 8 of a guest that has recorded its
-initdata there. What a program extends later is not in them.`,
+systemd-stub 252, or with --kernel a kernel that QEMU loads, as the kernel finds them,
+and PCR 8 of a guest that has recorded its initdata there. What a program extends later
+is not in them.`,
 		Args: exactly(),
 		RunE: func(*cobra.Command, []string) error { return m.run() },
 	}
-	c.Flags().StringVar(&m.uki, "uki", "", "`FILE`: the unified kernel image")
-	c.Flags().StringVar(&m.boot, "boot", bootDisk, "how it is started: "+bootDisk+", as the first boot option, or "+bootQEMUKernel+", as QEMU's -kernel")
-	c.Flags().StringVar(&m.appendText, "append", "", "`TEXT` from outside in place of its own command line, which the stub takes where secure boot is off")
+	m.measureBoot.flags(c)
+	c.Flags().StringVar(&m.start, "boot", "", "how a UKI is started: "+bootDisk+", as the first boot option, or "+bootQEMUKernel+", as QEMU's -kernel (default "+bootDisk+")")
 	c.Flags().StringVar(&m.initData, "initdata", "", "`FILE`: the initdata document, of algorithm sha256, for PCR 8")
 	c.Flags().StringSliceVar(&m.banks, "bank", []string{"sha256", "sha384"}, "sha256 or sha384")
-	m.flags(c, false)
+	m.measureOutput.flags(c, false)
 	return c
 }
 
 func (m *measureTPM) run() error {
-	if m.uki == "" {
-		return usagef("--uki is missing")
+	if m.uki == "" && m.kernel == "" {
+		return usagef("want --uki or --kernel")
 	}
-	if m.boot != bootDisk && m.boot != bootQEMUKernel {
-		return usagef("--boot %q: want %s or %s", m.boot, bootDisk, bootQEMUKernel)
+	if err := m.check(); err != nil {
+		return err
 	}
-	image, input, err := readArtifact("uki", m.uki, measure.MaxPESize)
+	if m.kernel != "" && m.start != "" {
+		return usagef("--boot is for --uki")
+	}
+	m.start = cmp.Or(m.start, bootDisk)
+	if m.start != bootDisk && m.start != bootQEMUKernel {
+		return usagef("--boot %q: want %s or %s", m.start, bootDisk, bootQEMUKernel)
+	}
+	r := measured.Result{Kind: measured.TPM}
+	boot, err := m.load(&r, m.start == bootDisk)
 	if err != nil {
 		return err
 	}
-	uki, err := measure.ParseUKI(image)
-	if err != nil {
-		return err
+	if m.uki != "" {
+		r.Inputs = append(r.Inputs, measured.Setting("boot", m.start))
+		boot.programs = append(boot.programs, "boot")
 	}
-	r := measured.Result{Kind: measured.TPM, Inputs: append(ukiInputs(input, uki), measured.Setting("boot", m.boot))}
-	if m.appendText != "" {
-		r.Inputs = append(r.Inputs, measured.Setting("append", m.appendText))
-	}
-	boot := measure.TPMBoot{UKI: uki, QEMUKernel: m.boot == bootQEMUKernel, LoadOptions: m.appendText}
 	for _, name := range m.banks {
 		if err := m.bank(&r, boot, name); err != nil {
 			return err
@@ -81,45 +86,21 @@ func (m *measureTPM) run() error {
 	return m.print(r, "")
 }
 
-// ukiInputs are a UKI and its parts, so that a difference can be laid to one.
-func ukiInputs(file measured.Input, uki *measure.UKI) []measured.Input {
-	return []measured.Input{
-		file, measured.Setting("uki stub", uki.Stub), measured.File("uki .linux", uki.Linux), measured.File("uki .osrel", uki.OSRelease),
-		measured.File("uki .cmdline", uki.CommandLine), measured.File("uki .initrd", uki.Initrd),
-	}
-}
-
-// ukiSections are the names of the parts that are sections.
-func ukiSections() []string {
-	return []string{"uki .linux", "uki .osrel", "uki .cmdline", "uki .initrd"}
-}
-
 // bank adds the registers of one bank.
-func (m *measureTPM) bank(r *measured.Result, boot measure.TPMBoot, name string) error {
+func (m *measureTPM) bank(r *measured.Result, boot *booted, name string) error {
 	h, ok := map[string]crypto.Hash{"sha256": crypto.SHA256, "sha384": crypto.SHA384}[name]
 	if !ok {
 		return usagef("--bank %q: want sha256 or sha384", name)
 	}
-	pcrs, err := boot.PCRs(h)
+	pcrs, err := boot.pcrs(h)
 	if err != nil {
 		return fmt.Errorf("computing PCRs: %w", err)
-	}
-	sections := ukiSections()
-	line := []string{"uki .cmdline"}
-	var options []string
-	if m.appendText != "" {
-		line, options = []string{"append"}, []string{"append"}
 	}
 	for _, v := range []struct {
 		pcr  int
 		sum  []byte
 		from []string
-	}{
-		{4, pcrs.PCR4, append([]string{"uki", "uki stub", "boot"}, sections...)},
-		{9, pcrs.PCR9, append(line, "uki .initrd")},
-		{11, pcrs.PCR11, append([]string{"uki stub"}, sections...)},
-		{12, pcrs.PCR12, options},
-	} {
+	}{{4, pcrs.PCR4, boot.programs}, {9, pcrs.PCR9, boot.linux}, {11, pcrs.PCR11, boot.sections}, {12, pcrs.PCR12, boot.options}} {
 		r.Values = append(r.Values, measured.Value{Name: fmt.Sprintf("PCR %d %s", v.pcr, name), Hex: hex.EncodeToString(v.sum), From: v.from})
 	}
 	return nil

@@ -83,7 +83,7 @@ func setup(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{"snp.fd": firmware, "tdx.fd": measuretest.TDVF(measuretest.TDVFSections()...), "ccel": eventLog(), "uki.efi": measuretest.UKI("kernel", "quiet", "initrd"), "uki2.efi": measuretest.UKI("kernel", "debug", "initrd")} {
+	for name, content := range map[string][]byte{"snp.fd": firmware, "tdx.fd": measuretest.TDVF(measuretest.TDVFSections()...), "ccel": eventLog(), "vmlinuz": measuretest.Kernel("kernel"), "uki.efi": measuretest.UKI("kernel", "quiet", "initrd"), "uki2.efi": measuretest.UKI("kernel", "debug", "initrd")} {
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name), content, 0o600); err != nil {
 			return err
 		}

@@ -5,8 +5,9 @@
 // OVMF (AMD 56860, SNP_LAUNCH_UPDATE; OVMF's footer table and SNP metadata), MRTD of
 // Intel TDX (TDX Module Base Architecture Specification, TDH.MEM.PAGE.ADD and
 // TDH.MR.EXTEND; TDVF metadata), and PCR 4, 8, 9, 11 and 12 of a TPM, or RTMR 1 and 2,
-// after OVMF has booted a unified kernel image (TCG PC Client Platform Firmware
-// Profile; UEFI 2.10, 38.4; Microsoft PE and Authenticode; systemd-stub 252).
+// after OVMF has booted a unified kernel image, or a kernel that QEMU loads (TCG PC
+// Client Platform Firmware Profile; UEFI 2.10, 38.4; Microsoft PE and Authenticode;
+// systemd-stub 252; Linux x86 boot protocol).
 //
 // Firmware, kernel, initrd and UKI are bytes from outside. Refused by name are
 // firmware without SNP or TDVF metadata, a kernel for firmware that has no page for kernel

@@ -127,6 +127,7 @@ func TestParsePERefuses(t *testing.T) {
 func FuzzParsePE(f *testing.F) {
 	f.Add(examplePE())
 	f.Add(measuretest.UKI("kernel", "quiet", "initrd"))
+	f.Add(measuretest.Kernel("kernel"))
 	f.Fuzz(func(t *testing.T, image []byte) {
 		p, err := ParsePE(image)
 		if err != nil {
@@ -136,6 +137,9 @@ func FuzzParsePE(f *testing.F) {
 			t.Fatalf("order of %+v", p)
 		}
 		p.Authenticode(crypto.SHA256)
+		b := exampleKernelBoot()
+		b.Kernel = image
+		_, _ = b.PCRs(crypto.SHA256)
 		if u, err := ParseUKI(image); err == nil {
 			if _, err := (&TPMBoot{UKI: u}).PCRs(crypto.SHA256); err != nil {
 				t.Fatal(err)

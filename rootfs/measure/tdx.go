@@ -115,8 +115,13 @@ func (b *TDXBoot) RTMRs() (RTMRs, error) {
 	if err != nil {
 		return RTMRs{}, err
 	}
+	return rtmrs(pcrs), nil
+}
+
+// rtmrs carries over what a TPM would get in its SHA-384 bank.
+func rtmrs(pcrs PCRs) RTMRs {
 	r := register{hash: crypto.SHA384, value: pcrs.PCR4}
 	r.measure([]byte("Exit Boot Services Invocation"))
 	r.measure([]byte("Exit Boot Services Returned with Success"))
-	return RTMRs{RTMR1: r.value, RTMR2: pcrs.PCR9}, nil
+	return RTMRs{RTMR1: r.value, RTMR2: pcrs.PCR9}
 }

@@ -5,6 +5,7 @@
 package measure
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"encoding/hex"
@@ -30,9 +31,14 @@ const (
 	commandLine  = "console=ttyS0 panic=-1 quiet cryptomgr.notests"
 )
 
-// TestUKIBoot boots a real UKI with OVMF, a TPM and Debian's kernel, and compares what
-// the TPM measured with what was computed before.
-func TestUKIBoot(t *testing.T) {
+// booter is a way to boot.
+type booter interface {
+	PCRs(h crypto.Hash) (PCRs, error)
+}
+
+// TestBoot boots a real UKI, and a kernel by itself, with OVMF, a TPM and Debian's
+// kernel, and compares what the TPM measured with what was computed before.
+func TestBoot(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
@@ -41,7 +47,7 @@ func TestUKIBoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	uki := filepath.Join(esp, "BOOTX64.EFI")
-	makeUKI(ctx, t, dir, uki)
+	parts := makeUKI(ctx, t, dir, uki)
 	image, err := os.ReadFile(uki)
 	if err != nil {
 		t.Fatal(err)
@@ -53,11 +59,14 @@ func TestUKIBoot(t *testing.T) {
 	disk := []string{"-drive", "if=none,id=esp,format=raw,readonly=on,file=fat:" + filepath.Join(dir, "esp"), "-device", "virtio-blk-pci,drive=esp,bootindex=0"}
 	for _, tt := range []struct {
 		name string
-		boot TPMBoot
+		boot booter
 		args []string
 	}{
-		{"disk", TPMBoot{UKI: parsed}, disk},
-		{"QEMU kernel with load options", TPMBoot{UKI: parsed, QEMUKernel: true, LoadOptions: commandLine + " other"}, []string{"-kernel", uki, "-append", commandLine + " other"}},
+		{"disk", &TPMBoot{UKI: parsed}, disk},
+		{"QEMU kernel with load options", &TPMBoot{UKI: parsed, QEMUKernel: true, LoadOptions: commandLine + " other"}, []string{"-kernel", uki, "-append", commandLine + " other"}},
+		// So much that low memory ends where the kernel's own limit for initrds is passed.
+		{"kernel alone", &QEMUKernelBoot{Kernel: parsed.Linux, Initrd: parsed.Initrd, CommandLine: commandLine, MemoryMiB: 2700},
+			[]string{"-m", "2700", "-kernel", parts.kernel, "-initrd", parts.initrd, "-append", commandLine}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			console := bootWithTPM(ctx, t, tt.args)
@@ -88,7 +97,10 @@ func printed(console, bank string, pcr int) string {
 	return found[1]
 }
 
-func makeUKI(ctx context.Context, t *testing.T, dir, out string) {
+// parts are files that a UKI was made of.
+type parts struct{ kernel, initrd string }
+
+func makeUKI(ctx context.Context, t *testing.T, dir, out string) parts {
 	t.Helper()
 	if _, err := os.Stat(stubFile); err != nil {
 		t.Fatalf("%v (`make setup` installs it)", err)
@@ -105,17 +117,46 @@ func makeUKI(ctx context.Context, t *testing.T, dir, out string) {
 	if err := vmtest.Build(ctx, vmtest.Program{Package: "./rootfs/measure/testdata/printpcrs"}, program); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{}
+	made := parts{k.Compressed, makeInitrd(t, dir, program)}
+	var args []string
 	for _, s := range []struct{ name, at, path string }{
 		{".osrel", "0x20000", writeFile(t, dir, "osrel", "ID=casemate\n")},
 		{".cmdline", "0x30000", writeFile(t, dir, "cmdline", commandLine)},
-		{".linux", "0x2000000", k.Compressed},
-		{".initrd", "0x3000000", makeInitrd(t, dir, program)},
+		{".linux", "0x2000000", made.kernel},
+		{".initrd", "0x3000000", made.initrd},
 	} {
 		args = append(args, "--add-section", s.name+"="+s.path, "--change-section-vma", s.name+"="+s.at)
 	}
 	if text, err := exec.CommandContext(ctx, "objcopy", append(args, stubFile, out)...).CombinedOutput(); err != nil {
 		t.Fatalf("running objcopy: %v: %s", err, text)
+	}
+	return made
+}
+
+// TestAuthenticodeOfSignedKernel takes Debian's own signature as the other opinion: it
+// has the hash in it.
+func TestAuthenticodeOfSignedKernel(t *testing.T) {
+	cache, err := vmtest.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := kernel.Prepare(t.Context(), filepath.Join(cache, "kernel"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := os.ReadFile(k.Compressed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := ParsePE(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.end == len(image) {
+		t.Fatal("Debian's kernel is not signed")
+	}
+	if hash := p.Authenticode(crypto.SHA256); !bytes.Contains(image[p.end:], hash) {
+		t.Errorf("the signature is not over %x", hash)
 	}
 }
 
