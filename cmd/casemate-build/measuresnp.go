@@ -62,7 +62,11 @@ func (m *measureSNP) run() error {
 	if err := m.sweep(&r, launch); err != nil {
 		return err
 	}
-	return m.print(r, "[snp]\n"+tomlList("measurements", r.Values))
+	part := "[snp]\n"
+	if m.kernel == "" {
+		part += "# The firmware alone: whatever it boots from a disk matches.\n"
+	}
+	return m.print(r, part+tomlList("measurements", r.Values))
 }
 
 // launch reads the artifacts and notes them in r.

@@ -67,6 +67,9 @@ func (m *measureTDX) run() error {
 	}
 	var part strings.Builder
 	part.WriteString("[tdx]\n")
+	if m.uki == "" && m.kernel == "" {
+		part.WriteString("# Without rtmr1 and rtmr2: any kernel and command line match.\n")
+	}
 	for i, name := range lists {
 		part.WriteString(tomlList(name, r.Values[i:i+1]))
 	}
