@@ -66,7 +66,7 @@ func printable(text string) string {
 func newRoot(s streams) *cobra.Command {
 	root := &cobra.Command{
 		Use:               "casemate-build COMMAND",
-		Short:             "Encrypt and sign images and write initdata for confidential VMs",
+		Short:             "Encrypt, sign and measure images and write initdata for confidential VMs",
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -83,8 +83,8 @@ func newRoot(s streams) *cobra.Command {
 	root.SetErr(s.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%w", err) })
 	root.AddCommand(
-		newEncrypt(s), newSign(s), newKeygen(s), newSeal(s), newInitData(s), newAgentPolicy(s), newKeyProvider(s), newVerity(s),
-		newVersion(s),
+		newEncrypt(s), newSign(s), newKeygen(s), newSeal(s), newInitData(s), newAgentPolicy(s), newKeyProvider(s),
+		newVerity(s), newMeasure(s), newVersion(s),
 	)
 	return root
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Casemate-build is the tool of a workload's owner: it encrypts and signs
-// images, wraps layer keys for other tools, and writes initdata.
+// images, wraps layer keys for other tools, writes initdata, and computes what guests
+// will report.
 package main
 
 import (

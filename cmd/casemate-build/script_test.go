@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,8 +32,10 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/casemate/casemate/cmd/casemate-build/internal/image"
+	"github.com/casemate/casemate/cmd/internal/owner"
 	"github.com/casemate/casemate/keyprovider"
 	pb "github.com/casemate/casemate/keyprovider/keyproviderpb"
+	"github.com/casemate/casemate/rootfs/measure/measuretest"
 )
 
 func TestMain(m *testing.M) {
@@ -58,6 +61,7 @@ func TestScripts(t *testing.T) {
 			"mode":      fileMode,
 			"exits":     exits,
 			"fill":      fill,
+			"registers": registers,
 		},
 	})
 }
@@ -76,7 +80,43 @@ func setup(e *testscript.Env) error {
 			return err
 		}
 	}
+	firmware, err := os.ReadFile("../../rootfs/measure/testdata/snp/ovmf_AmdSev_suffix.bin")
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{"snp.fd": firmware, "tdx.fd": measuretest.TDVF(measuretest.TDVFSections()...), "ccel": eventLog(), "vmlinuz": measuretest.Kernel("kernel"), "uki.efi": measuretest.UKI("kernel", "quiet", "initrd"), "uki2.efi": measuretest.UKI("kernel", "debug", "initrd")} {
+		if err := os.WriteFile(filepath.Join(e.WorkDir, name), content, 0o600); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// eventLog is a CCEL in which one digest, of 48 bytes 0x11, went into RTMR 0.
+func eventLog() []byte {
+	le := binary.LittleEndian
+	spec := append([]byte("Spec ID Event03\x00"), make([]byte, 16)...)
+	log := le.AppendUint32(le.AppendUint32(nil, 1), 3)
+	log = append(le.AppendUint32(append(log, make([]byte, 20)...), uint32(len(spec))), spec...)
+	log = le.AppendUint32(le.AppendUint32(le.AppendUint32(log, 1), 4), 1)
+	log = append(le.AppendUint16(log, 0x0c), bytes.Repeat([]byte{0x11}, 48)...)
+	return le.AppendUint32(log, 0)
+}
+
+// registers FILE...: the files, one after the other, are a registration.
+func registers(ts *testscript.TestScript, _ bool, args []string) {
+	var text strings.Builder
+	for _, name := range args {
+		text.WriteString(ts.ReadFile(name))
+	}
+	r, err := owner.ParseTOML([]byte(text.String()))
+	ts.Check(err)
+	if r.SNP != nil {
+		fmt.Fprintf(ts.Stdout(), "%d snp measurements\n", len(r.SNP.Measurements))
+	}
+	if r.TDX != nil {
+		fmt.Fprintf(ts.Stdout(), "%d tdx measurements, %d RTMR1, %d RTMR2\n", len(r.TDX.Measurements), len(r.TDX.RTMR1), len(r.TDX.RTMR2))
+	}
 }
 
 // registry [readonly]: an empty registry at $REGISTRY.

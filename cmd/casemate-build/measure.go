@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/casemate/casemate/cmd/casemate-build/internal/measured"
+)
+
+// maxArtifact bounds a kernel, initrd or UKI: an initrd may hold a whole root.
+const maxArtifact = 1 << 30
+
+func newMeasure(s streams) *cobra.Command {
+	c := &cobra.Command{
+		Use: "measure COMMAND", Short: "Compute what a guest will report from what it is launched with", Args: cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error { return usagef("want snp, tpm, tdx or diff, got %q", args) },
+	}
+	c.AddCommand(newMeasureSNP(s), newMeasureTPM(s), newMeasureTDX(s), newMeasureDiff(s))
+	return c
+}
+
+// measureOutput is the form of a result that was asked for.
+type measureOutput struct {
+	streams
+	asJSON, asTOML, asRVPS bool
+}
+
+// flags adds --json and --rvps, and --toml where a registration has a place for such
+// values.
+func (o *measureOutput) flags(c *cobra.Command, registration bool) {
+	c.Flags().BoolVar(&o.asJSON, "json", false, "print JSON, as measure diff takes it")
+	c.Flags().BoolVar(&o.asRVPS, "rvps", false, "print the message that registers the values at Trustee's RVPS, where they replace those of the same name")
+	if registration {
+		c.Flags().BoolVar(&o.asTOML, "toml", false, "print the part of a registration that lists the values")
+	}
+}
+
+// print writes r as text or JSON; with --toml it writes part.
+func (o *measureOutput) print(r measured.Result, part string) error {
+	if o.asJSON && o.asTOML || o.asJSON && o.asRVPS || o.asTOML && o.asRVPS {
+		return usagef("want one form of output")
+	}
+	switch {
+	case o.asRVPS:
+		return printRVPS(o.out, r)
+	case o.asTOML:
+		_, err := fmt.Fprint(o.out, part)
+		return err
+	case o.asJSON:
+		text, err := r.JSON()
+		if err == nil {
+			_, err = o.out.Write(text)
+		}
+		return err
+	}
+	width := 0
+	for _, v := range r.Values {
+		width = max(width, len(v.Name))
+	}
+	for _, v := range r.Values {
+		if _, err := fmt.Fprintf(o.out, "%-*s  %s\n", width, v.Name, v.Hex); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tomlList is a list of a registration with a line for each value, the same value
+// once.
+func tomlList(key string, values []measured.Value) string {
+	var b strings.Builder
+	b.WriteString(key + " = [\n")
+	seen := make(map[string]bool)
+	for _, v := range values {
+		if !seen[v.Hex] {
+			fmt.Fprintf(&b, "\t%q, # %s\n", v.Hex, v.Name)
+		}
+		seen[v.Hex] = true
+	}
+	b.WriteString("]\n")
+	return b.String()
+}
+
+// readArtifact reads one file of at most limit bytes and describes it.
+func readArtifact(role, name string, limit int64) ([]byte, measured.Input, error) {
+	content, err := readFile(name, limit)
+	if err != nil {
+		return nil, measured.Input{}, fmt.Errorf("reading %s: %w", role, err)
+	}
+	return content, measured.File(role, content), nil
+}
