@@ -29,14 +29,11 @@ type measureOutput struct {
 	asJSON, asTOML, asRVPS bool
 }
 
-// flags adds --json and --rvps, and --toml where a registration has a place for such
-// values.
-func (o *measureOutput) flags(c *cobra.Command, registration bool) {
+// flags adds the forms of output.
+func (o *measureOutput) flags(c *cobra.Command) {
 	c.Flags().BoolVar(&o.asJSON, "json", false, "print JSON, as measure diff takes it")
 	c.Flags().BoolVar(&o.asRVPS, "rvps", false, "print the message that registers the values at Trustee's RVPS, where they replace those of the same name")
-	if registration {
-		c.Flags().BoolVar(&o.asTOML, "toml", false, "print the part of a registration that lists the values")
-	}
+	c.Flags().BoolVar(&o.asTOML, "toml", false, "print the part of a registration that lists the values")
 }
 
 // print writes r as text or JSON; with --toml it writes part.

@@ -43,7 +43,7 @@ Several numbers, types or features give a value for each combination.`,
 	c.Flags().IntSliceVar(&m.vcpus, "vcpus", nil, "`N`: number of processors; a list with commas for alternatives")
 	c.Flags().StringSliceVar(&m.types, "vcpu-type", nil, "`TYPE` given to QEMU as -cpu, as EPYC-v4 or EPYC-Milan, or a signature as 0xa00f11; or a list")
 	c.Flags().StringSliceVar(&m.features, "guest-features", []string{"0x1"}, "`HEX` of SEV_FEATURES; or a list. Some hosts set debug swap: 0x21")
-	m.flags(c, true)
+	m.flags(c)
 	return c
 }
 

@@ -37,7 +37,7 @@ of QEMU, on memory size and on ACPI tables. None of it has been compared with si
 	c.Flags().StringVar(&m.order, "page-order", "page", "when the VMM measures: page, each page after adding it, as Linux does, or section, after adding the section's pages")
 	m.measureBoot.flags(c)
 	c.Flags().StringVar(&m.eventLog, "event-log", "", "`FILE`: a guest's /sys/firmware/acpi/tables/data/CCEL")
-	m.measureOutput.flags(c, true)
+	m.measureOutput.flags(c)
 	return c
 }
 

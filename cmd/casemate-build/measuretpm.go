@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -46,7 +47,7 @@ is not in them.`,
 	c.Flags().StringVar(&m.start, "boot", "", "how a UKI is started: "+bootDisk+", as the first boot option, or "+bootQEMUKernel+", as QEMU's -kernel (default "+bootDisk+")")
 	c.Flags().StringVar(&m.initData, "initdata", "", "`FILE`: the initdata document, of algorithm sha256, for PCR 8")
 	c.Flags().StringSliceVar(&m.banks, "bank", []string{"sha256", "sha384"}, "sha256 or sha384")
-	m.measureOutput.flags(c, false)
+	m.measureOutput.flags(c)
 	return c
 }
 
@@ -83,7 +84,21 @@ func (m *measureTPM) run() error {
 			return err
 		}
 	}
-	return m.print(r, "")
+	return m.print(r, pcrPart(r))
+}
+
+// pcrPart is the table of a registration. The firmware's register is the owner's to
+// add, and the register of the initdata is compared with the initdata itself.
+func pcrPart(r measured.Result) string {
+	var b strings.Builder
+	b.WriteString("[tpm.pcrs]\n# 0 = the firmware's register, from a boot that you watched\n")
+	for _, v := range r.Values {
+		var index int
+		if _, err := fmt.Sscanf(v.Name, "PCR %d sha256", &index); err == nil && index != evidence.TPMInitDataRegister {
+			fmt.Fprintf(&b, "%d = [%q]\n", index, v.Hex)
+		}
+	}
+	return b.String()
 }
 
 // bank adds the registers of one bank.
