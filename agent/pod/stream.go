@@ -95,9 +95,9 @@ func (s *stream) read(ctx context.Context, n int) ([]byte, error) {
 		if have > 0 {
 			var out []byte
 			s.change(func() {
+				// Given away, not copied: what is written later goes behind it.
 				k := min(n, len(s.buf))
-				out = append(out, s.buf[:k]...)
-				s.buf = append(s.buf[:0], s.buf[k:]...)
+				out, s.buf = s.buf[:k:k], s.buf[k:]
 			})
 			return out, nil
 		}

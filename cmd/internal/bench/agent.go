@@ -29,6 +29,8 @@ const (
 	startRuns = 50
 	idleTime  = 30 * time.Second
 	idleAsks  = 100
+
+	loadedContainers = 10
 )
 
 // benchRego lets the benchmark's own pod through.
@@ -42,6 +44,7 @@ default StartContainerRequest := true
 default WaitProcessRequest := true
 default RemoveContainerRequest := true
 default SignalProcessRequest := true
+default ReadStreamRequest := true
 `
 
 // agentProcess is a running agent and its client.
@@ -236,27 +239,33 @@ func (p *agentProcess) openPod(ctx context.Context) error {
 	}
 }
 
+// startOne measures a container from its request to its start, and removes it.
 func (p *agentProcess) startOne(ctx context.Context, id, image string) (time.Duration, error) {
-	req := &kata.CreateContainerRequest{
-		ContainerId: id,
-		Storages:    []*kata.Storage{{Driver: "image_guest_pull", Source: image, DriverOptions: []string{`image_guest_pull={"metadata":{}}`}}},
-		OCI: &kata.Spec{
-			Process: &kata.Process{Args: []string{"/bin/sleep", "100"}, Env: []string{"PATH=/bin"}, Cwd: "/", User: &kata.User{}},
-			Root:    &kata.Root{Path: "rootfs"},
-			Mounts:  []*kata.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}, {Destination: "/dev", Type: "tmpfs", Source: "tmpfs"}},
-			Linux:   &kata.Linux{},
-		},
-	}
 	start := time.Now()
-	if _, err := p.CreateContainer(ctx, req); err != nil {
-		return 0, err
-	}
-	if _, err := p.StartContainer(ctx, &kata.StartContainerRequest{ContainerId: id}); err != nil {
+	if err := p.start(ctx, id, image, "/bin/sleep", "100"); err != nil {
 		return 0, err
 	}
 	took := time.Since(start)
 	_, err := p.RemoveContainer(ctx, &kata.RemoveContainerRequest{ContainerId: id})
 	return took, err
+}
+
+func (p *agentProcess) start(ctx context.Context, id, image string, args ...string) error {
+	req := &kata.CreateContainerRequest{
+		ContainerId: id,
+		Storages:    []*kata.Storage{{Driver: "image_guest_pull", Source: image, DriverOptions: []string{`image_guest_pull={"metadata":{}}`}}},
+		OCI: &kata.Spec{
+			Process: &kata.Process{Args: args, Env: []string{"PATH=/bin"}, Cwd: "/", User: &kata.User{}},
+			Root:    &kata.Root{Path: "rootfs"},
+			Mounts:  []*kata.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}, {Destination: "/dev", Type: "tmpfs", Source: "tmpfs"}},
+			Linux:   &kata.Linux{},
+		},
+	}
+	if _, err := p.CreateContainer(ctx, req); err != nil {
+		return err
+	}
+	_, err := p.StartContainer(ctx, &kata.StartContainerRequest{ContainerId: id})
+	return err
 }
 
 // writeRuncBundle describes the same container to runc.
@@ -334,5 +343,33 @@ func idleRSS(ctx context.Context) ([]figure, error) {
 	return []figure{
 		{name: "idle-rss", unit: "MiB", value: all, budget: "<=48MiB", met: all > 0 && all <= 48},
 		{name: "idle-rss-anon", unit: "MiB", value: own, budget: "<=16MiB", met: own > 0 && own <= 16},
+	}, nil
+}
+
+// loadedRSS measures the agent's memory with containers that run.
+func loadedRSS(ctx context.Context) ([]figure, error) {
+	f, err := prepareAgent(ctx, benchRego)
+	if err != nil {
+		return nil, err
+	}
+	defer f.close()
+	p, err := startAgent(ctx, f.dir, f.config)
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop() //nolint:errcheck // the figures are taken
+	if err := p.openPod(ctx); err != nil {
+		return nil, err
+	}
+	for i := range loadedContainers {
+		if err := p.start(ctx, fmt.Sprintf("bench%d", i), f.image, "/bin/sleep", "100"); err != nil {
+			return nil, err
+		}
+	}
+	time.Sleep(idleTime)
+	all, own := memory(p.cmd.Process.Pid, "VmRSS"), memory(p.cmd.Process.Pid, "RssAnon")
+	return []figure{
+		{name: "rss-10-containers", unit: "MiB", value: all, budget: "-", met: all > 0},
+		{name: "rss-10-containers-anon", unit: "MiB", value: own, budget: "-", met: own > 0},
 	}, nil
 }

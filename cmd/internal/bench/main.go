@@ -63,6 +63,9 @@ func benchmarks() []struct {
 		{"ready", agentReady},
 		{"container-start", containerStart},
 		{"idle-rss", idleRSS},
+		{"rss-10-containers", loadedRSS},
+		{"stream", stream},
+		{"verify-snp", verifySNP},
 		{"policy-load", policyLoad},
 		{"policy", policyDecide},
 	}
