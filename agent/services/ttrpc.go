@@ -27,6 +27,14 @@ type failure struct {
 func (f *failure) Error() string { return f.phrase + ": " + f.reason.Error() }
 func (f *failure) Unwrap() error { return f.reason }
 
+// worded gives err a phrase unless it has one.
+func worded(phrase string, err error) error {
+	if _, ok := errors.AsType[*failure](err); ok {
+		return err
+	}
+	return &failure{phrase, err}
+}
+
 // internalError stands for every error that has no phrase of its own.
 const internalError = "internal error"
 

@@ -33,7 +33,7 @@ type machine struct {
 // openGuest reads the measured configuration, finds the TEE and checks initdata
 // against a fresh report. Nothing is asked of the relying party yet.
 func openGuest(ctx context.Context, o options) (*machine, error) {
-	m := &machine{steps: steps{os.Stderr}, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	m := newMachine()
 	if o.quiet {
 		m.steps.w = io.Discard
 	}
@@ -41,20 +41,32 @@ func openGuest(ctx context.Context, o options) (*machine, error) {
 	if m.conf, err = config.Load(o.config); err != nil {
 		return nil, err
 	}
-	err = m.steps.do("find the TEE", func() error {
-		m.attester, err = attest.Detect(attest.Config{TestSignerDir: m.conf.TestSNP.Dir, Log: m.log})
-		return err
-	})
-	if err != nil {
+	if err := m.detect(); err != nil {
 		return nil, err
 	}
 	if err := m.steps.do("check initdata against a fresh report", func() error { return m.bindInitData(ctx) }); err != nil {
 		return nil, err
 	}
+	m.sayWeaknesses()
+	return m, nil
+}
+
+// newMachine knows nothing yet and tells what it does on standard error.
+func newMachine() *machine {
+	return &machine{steps: steps{os.Stderr}, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+}
+
+func (m *machine) detect() error {
+	return m.steps.do("find the TEE", func() (err error) {
+		m.attester, err = attest.Detect(attest.Config{TestSignerDir: m.conf.TestSNP.Dir, Log: m.log})
+		return err
+	})
+}
+
+func (m *machine) sayWeaknesses() {
 	for _, w := range m.conf.Weaknesses() {
 		m.steps.say("weakened by measured configuration: %s", w)
 	}
-	return m, nil
 }
 
 // bindInitData reads initdata once, compares its digest with what the TEE's report

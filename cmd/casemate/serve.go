@@ -56,9 +56,8 @@ func runServe(ctx context.Context, args []string) error {
 // parts lists what configuration gives an address. Layer keys are cached as long as
 // the token; other secrets are fetched each time, under one session.
 func (m *machine) parts(client *kbs.Client, keys keyprovider.KeySource) []part {
-	unwrap := &keyprovider.UnwrapService{Unwrapper: &keyprovider.Unwrapper{Keys: keys}, Log: m.log}
+	hub := m.hub(client, keys)
 	agent := &services.Agent{Evidence: m.attester, Log: m.log}
-	hub := &services.Hub{Resources: client, Sealed: &keyprovider.Unsealer{Keys: client}, LayerKeys: unwrap, Log: m.log}
 	rest := &services.REST{Paths: m.conf.Services.RESTResources, Version: version.Number, Log: m.log}
 	if f := m.conf.Services.RESTFeatures; f == "attestation" || f == "all" {
 		rest.Agent = agent
@@ -68,7 +67,7 @@ func (m *machine) parts(client *kbs.Client, keys keyprovider.KeySource) []part {
 	}
 	all := []part{
 		{"key provider", m.conf.KeyProvider.Listen, func(ctx context.Context, l net.Listener) error {
-			return keyprovider.Serve(ctx, l, unwrap, m.log)
+			return keyprovider.Serve(ctx, l, m.unwrap(keys), m.log)
 		}},
 		{"attestation agent", m.conf.Services.AttestationAgent, agent.Serve},
 		{"data hub", m.conf.Services.DataHub, hub.Serve},
@@ -81,6 +80,15 @@ func (m *machine) parts(client *kbs.Client, keys keyprovider.KeySource) []part {
 		}
 	}
 	return served
+}
+
+func (m *machine) unwrap(keys keyprovider.KeySource) *keyprovider.UnwrapService {
+	return &keyprovider.UnwrapService{Unwrapper: &keyprovider.Unwrapper{Keys: keys}, Log: m.log}
+}
+
+// hub is the data hub over secrets, with keys for layers.
+func (m *machine) hub(secrets, keys keyprovider.KeySource) *services.Hub {
+	return &services.Hub{Resources: secrets, Sealed: &keyprovider.Unsealer{Keys: secrets}, LayerKeys: m.unwrap(keys), Log: m.log}
 }
 
 // serveParts opens every socket before it serves one: a socket that is taken ends the

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/casemate/casemate/agent/evidence"
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
 )
 
@@ -68,4 +70,13 @@ func TestServeOnSocketsThatAreTaken(t *testing.T) {
 		t.Fatalf("the first server's socket is gone: %v", err)
 	}
 	_ = conn.Close()
+}
+
+// sampleTEE signs nothing; kbstest believes it.
+type sampleTEE struct{}
+
+func (sampleTEE) TEE() evidence.TEE { return evidence.Sample }
+
+func (sampleTEE) Evidence(_ context.Context, r evidence.ReportData) (json.RawMessage, error) {
+	return evidence.SampleEvidence{SVN: "1", ReportData: r.Digest()}.Encode()
 }

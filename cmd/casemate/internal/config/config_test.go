@@ -105,6 +105,19 @@ func TestWithInitData(t *testing.T) {
 			want: func(m Measured) bool { return m.KBS.URL == "https://kbs" },
 		},
 		{
+			name: "the defaults written out",
+			data: map[string]string{"cdh.toml": "socket='unix:///run/confidential-containers/cdh.sock'\ncredentials=[]\n" + cdh},
+			want: func(m Measured) bool { return m.KBS.URL == "https://kbs" },
+		},
+		{
+			name: "host-written initdata moves the data hub's socket", wantErr: "not initdata's to move",
+			data: map[string]string{"cdh.toml": "socket='unix:///run/shared/cdh.sock'\n" + cdh},
+		},
+		{
+			name: "credentials that would be fetched", wantErr: "not served",
+			data: map[string]string{"cdh.toml": cdh + "[[credentials]]\nresource_uri='kbs:///a/b/c'\npath='/run/confidential-containers/cdh/kbs/c'\n"},
+		},
+		{
 			name: "offline key store", wantErr: `want "cc_kbc"`,
 			data: map[string]string{"cdh.toml": "[kbc]\nname='offline_fs_kbc'\n"},
 		},

@@ -66,7 +66,7 @@ type aaFile struct {
 var (
 	aaUnserved  = []string{"token_configs.coco_as", "eventlog_config", "log"}
 	cdhUnserved = []string{
-		"socket", "aa", "credentials", "skip_sealed_secret_verification", "log",
+		"aa", "credentials", "skip_sealed_secret_verification", "log",
 		"image.work_dir", "image.sigstore_config",
 		"image.registry_config",
 		"image.max_concurrent_layer_downloads_per_image",
@@ -84,7 +84,9 @@ func parseAA(text string, log *slog.Logger) (Measured, error) {
 
 // cdhFile is confidential-data-hub's configuration as far as casemate obeys it.
 type cdhFile struct {
-	KBC struct {
+	Socket      string           `toml:"socket"`
+	Credentials []toml.Primitive `toml:"credentials"`
+	KBC         struct {
 		Name    string `toml:"name"`
 		URL     string `toml:"url"`
 		KBSCert string `toml:"kbs_cert"`
@@ -104,6 +106,9 @@ type cdhFile struct {
 	} `toml:"image"`
 }
 
+// hubSocket is confidential-data-hub's own default.
+const hubSocket = "unix:///run/confidential-containers/cdh.sock"
+
 func parseCDH(text string, log *slog.Logger) (Measured, error) {
 	var file cdhFile
 	if err := decodeForeign(text, &file, cdhUnserved, keyCDH, log); err != nil {
@@ -111,6 +116,13 @@ func parseCDH(text string, log *slog.Logger) (Measured, error) {
 	}
 	if file.KBC.Name != "cc_kbc" {
 		return Measured{}, fmt.Errorf("kbc.name: want %q, got %q", "cc_kbc", file.KBC.Name)
+	}
+	// Owners write these two out as they are by default, so they may be repeated.
+	if file.Socket != "" && file.Socket != hubSocket {
+		return Measured{}, fmt.Errorf("socket: want %q, got %q: a socket is not initdata's to move", hubSocket, file.Socket)
+	}
+	if len(file.Credentials) > 0 {
+		return Measured{}, errors.New("credentials: not served by casemate; leave it empty")
 	}
 	image := Image{
 		Policy: file.Image.Policy, PolicyURI: file.Image.PolicyURI,
