@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/containerd/ttrpc"
+	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -22,6 +23,13 @@ import (
 type Agent struct {
 	// Evidence must not be nil.
 	Evidence Evidencer
+	// Raw binds evidence to the caller's bytes themselves, 1 to 64 of them, as upstream
+	// does: a caller can then attest in the guest's name. Only measured configuration
+	// may set it.
+	Raw bool
+	// Tokens serves GetToken of type kbs; nil refuses it. Only measured configuration
+	// may ask for it: whoever gets the answer is this guest to the relying party.
+	Tokens Tokens
 	// Log gets the reasons that clients are not told. Must not be nil.
 	Log *slog.Logger
 }
@@ -34,7 +42,7 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 }
 
 // GetEvidence binds evidence to data of the caller's choice, in the domain of
-// workloads: evidence.WorkloadReportData.
+// workloads (evidence.WorkloadReportData) unless Raw is set.
 func (a *Agent) GetEvidence(ctx context.Context, in *pb.GetEvidenceRequest) (*pb.GetEvidenceResponse, error) {
 	out, err := a.evidence(ctx, in.RuntimeData)
 	if err != nil {
@@ -47,7 +55,14 @@ func (a *Agent) evidence(ctx context.Context, data []byte) ([]byte, error) {
 	if len(data) > maxRuntimeData {
 		return nil, &failure{"get evidence failed", fmt.Errorf("%d bytes of runtime data, want at most %d", len(data), maxRuntimeData)}
 	}
-	out, err := a.Evidence.Evidence(ctx, evidence.WorkloadReportData(data))
+	bound := evidence.WorkloadReportData(data)
+	if a.Raw {
+		var err error
+		if bound, err = evidence.RawReportData(data); err != nil {
+			return nil, &failure{"get evidence failed", err}
+		}
+	}
+	out, err := a.Evidence.Evidence(ctx, bound)
 	if err != nil {
 		return nil, &failure{"get evidence failed", err}
 	}
@@ -62,9 +77,30 @@ func (a *Agent) GetAdditionalEvidence(context.Context, *pb.GetAdditionalEvidence
 // errNoToken refuses GetToken: upstream's answer carries the private TEE key.
 var errNoToken = errors.New("tokens for other processes are not served")
 
-// GetToken is refused.
-func (a *Agent) GetToken(context.Context, *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
-	return nil, &failure{"get token failed: not enabled", errNoToken}
+// GetToken returns a token with its private key, {"token":"JWT","tee_keypair":"PEM"},
+// where Tokens is set.
+func (a *Agent) GetToken(ctx context.Context, in *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
+	if a.Tokens == nil {
+		return nil, &failure{"get token failed: not enabled", errNoToken}
+	}
+	if in.TokenType != "kbs" {
+		return nil, &failure{"get token failed: token type is not served", fmt.Errorf("token type %.32q, want kbs", in.TokenType)}
+	}
+	token, key, err := a.Tokens.Token(ctx)
+	defer clear(token)
+	defer clear(key)
+	if err != nil {
+		return nil, &failure{"get token failed", err}
+	}
+	out := append(make([]byte, 0, len(token)+2*len(key)+64), `{"token":`...)
+	if out, err = jsontext.AppendQuote(out, token); err != nil {
+		return nil, &failure{"get token failed", errors.New("the token is not text")}
+	}
+	out = append(out, `,"tee_keypair":`...)
+	if out, err = jsontext.AppendQuote(out, key); err != nil {
+		return nil, &failure{"get token failed", errors.New("the key is not text")}
+	}
+	return &pb.GetTokenResponse{Token: append(out, '}')}, nil
 }
 
 // closedDomain reports domains that verifiers read as the guest's own words.

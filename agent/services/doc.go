@@ -5,9 +5,10 @@
 // api-server-rest's routes over HTTP/1 on loopback (guest-components
 // attestation-agent/protos, confidential-data-hub/protos, api-server-rest).
 //
-// Evidence is always of the workload domain, so none of it passes for the guest's own
-// handshake. Refused by name: GetToken (it would hand out a TEE key), BindInitData,
-// SecureMount, WrapKey, event-log entries of the guest's own domains, REST paths that
+// Evidence is of the workload domain, so none of it passes for the guest's own
+// handshake. Refused by name: GetToken and the raw form of evidence unless
+// measured configuration asks for them (they let a caller be this guest), tokens of other
+// types than kbs, BindInitData, SecureMount, WrapKey, event-log entries of the guest's own domains, REST paths that
 // are not listed for the workload, REST peers that are not on loopback. Clients read
 // fixed phrases; reasons go to the log.
 //

@@ -39,6 +39,9 @@ type REST struct {
 	Resources Resources
 	// Paths are the URIs (kbs:///repository/type/tag) that the workload may read.
 	Paths []string
+	// Token serves /aa/token. Containers then read every secret of the workload at the
+	// relying party, listed here or not: only measured configuration may set it.
+	Token bool
 	// Version is what /info says.
 	Version string
 	// Log gets the reasons that clients are not told. Must not be nil.
@@ -177,6 +180,10 @@ func (s *REST) token(ctx context.Context, w http.ResponseWriter, query string) {
 	values, err := url.ParseQuery(query)
 	if err != nil || !values.Has("token_type") {
 		answer(w, http.StatusBadRequest, "BAD REQUEST")
+		return
+	}
+	if !s.Token {
+		s.fail(w, &failure{"get token failed: not enabled", errNoToken})
 		return
 	}
 	out, err := s.Agent.GetToken(ctx, &pb.GetTokenRequest{TokenType: values.Get("token_type")})

@@ -24,6 +24,13 @@ type Evidencer interface {
 	Evidence(ctx context.Context, r evidence.ReportData) (json.RawMessage, error)
 }
 
+// Tokens earns tokens for other processes; kbs.Exporter is one.
+type Tokens interface {
+	// Token returns a JWT and the private key that it names, as PEM. The key must be
+	// nobody else's. The caller clears both.
+	Token(ctx context.Context) (token, key []byte, err error)
+}
+
 // Resources fetches secrets; kbs.Client is one.
 type Resources interface {
 	// Key returns what uri names, raw; the caller clears it.

@@ -118,7 +118,11 @@ func runAttestationAgent(ctx context.Context, args []string) error {
 }
 
 func (m *machine) serveAgent(ctx context.Context, address string) error {
-	agent := &services.Agent{Evidence: m.attester, Log: m.log}
+	agent, stop, err := m.agent()
+	if err != nil {
+		return err
+	}
+	defer stop()
 	return m.serveParts(ctx, []part{{"attestation agent", address, agent.Serve}})
 }
 
@@ -177,7 +181,7 @@ func runREST(ctx context.Context, args []string) error {
 }
 
 func (m *machine) serveREST(ctx context.Context, bind, features, hub, agent string) error {
-	rest := &services.REST{Paths: m.conf.Services.RESTResources, Version: version.Number, Log: m.log}
+	rest := &services.REST{Paths: m.conf.Services.RESTResources, Token: m.conf.Services.RESTToken, Version: version.Number, Log: m.log}
 	if features != "resource" && features != "attestation" && features != "all" {
 		return fmt.Errorf("--features %q: want resource, attestation or all", features)
 	}

@@ -215,7 +215,7 @@ func TestDaemonsTogether(t *testing.T) {
 			"/cdh/resource/default/kek/1":            "get resource failed",
 			"/aa/evidence?runtime_data=x":            evidenceOf(t, "x"),
 			"/aa/additional-evidence?runtime_data=x": "",
-			"/aa/token?token_type=kbs":               "get token failed",
+			"/aa/token?token_type=kbs":               "get token failed: not enabled",
 			"/info":                                  `{"version":"Guest Components Version: 0.1.0","tee":"sample","feature":"all"}`,
 		} {
 			if got := get(path); got != want {

@@ -144,20 +144,28 @@ func readAll(r io.Reader, limit int) ([]byte, error) {
 
 // relyingParty is the client of the KBS that configuration names.
 func (m *machine) relyingParty() (*kbs.Client, error) {
+	c, err := m.kbsConfig()
+	if err != nil {
+		return nil, err
+	}
+	return kbs.New(c)
+}
+
+func (m *machine) kbsConfig() (kbs.Config, error) {
 	if m.conf.KBS.URL == "" {
-		return nil, errors.New("no KBS is configured: kbs.url, or kbc.url in initdata's cdh.toml")
+		return kbs.Config{}, errors.New("no KBS is configured: kbs.url, or kbc.url in initdata's cdh.toml")
 	}
 	var roots *x509.CertPool
 	if m.conf.KBS.Cert != "" {
 		roots = x509.NewCertPool()
 		if !roots.AppendCertsFromPEM([]byte(m.conf.KBS.Cert)) {
-			return nil, errors.New("reading kbs.cert: want a PEM certificate")
+			return kbs.Config{}, errors.New("reading kbs.cert: want a PEM certificate")
 		}
 	}
-	return kbs.New(kbs.Config{
+	return kbs.Config{
 		URL: m.conf.KBS.URL, Roots: roots, AllowPlainHTTP: m.conf.KBS.PlainHTTP,
 		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, InitData: m.initdata, Log: m.log,
-	})
+	}, nil
 }
 
 // document reads what a URI of the configuration names: kbs:// from the relying

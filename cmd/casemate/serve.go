@@ -46,7 +46,12 @@ func runServe(ctx context.Context, args []string) error {
 	}
 	keys := keyprovider.NewCache(client, client)
 	defer keys.Clear()
-	parts := m.parts(client, keys)
+	agent, stop, err := m.agent()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	parts := m.parts(client, keys, agent)
 	if len(parts) == 0 {
 		return fmt.Errorf("nothing to serve: neither keyprovider.listen nor an address of services is set in %s", o.config)
 	}
@@ -55,10 +60,9 @@ func runServe(ctx context.Context, args []string) error {
 
 // parts lists what configuration gives an address. Layer keys are cached as long as
 // the token; other secrets are fetched each time, under one session.
-func (m *machine) parts(client *kbs.Client, keys keyprovider.KeySource) []part {
+func (m *machine) parts(client *kbs.Client, keys keyprovider.KeySource, agent *services.Agent) []part {
 	hub := m.hub(client, keys)
-	agent := &services.Agent{Evidence: m.attester, Log: m.log}
-	rest := &services.REST{Paths: m.conf.Services.RESTResources, Version: version.Number, Log: m.log}
+	rest := &services.REST{Paths: m.conf.Services.RESTResources, Token: m.conf.Services.RESTToken, Version: version.Number, Log: m.log}
 	if f := m.conf.Services.RESTFeatures; f == "attestation" || f == "all" {
 		rest.Agent = agent
 	}
@@ -89,6 +93,25 @@ func (m *machine) unwrap(keys keyprovider.KeySource) *keyprovider.UnwrapService 
 // hub is the data hub over secrets, with keys for layers.
 func (m *machine) hub(secrets, keys keyprovider.KeySource) *services.Hub {
 	return &services.Hub{Resources: secrets, Sealed: &keyprovider.Unsealer{Keys: secrets}, LayerKeys: m.unwrap(keys), Log: m.log}
+}
+
+// agent is the attestation agent with what measured configuration adds to it. The
+// caller calls stop when nobody asks it any more.
+func (m *machine) agent() (_ *services.Agent, stop func(), err error) {
+	a := &services.Agent{Evidence: m.attester, Raw: m.conf.Services.RawEvidence, Log: m.log}
+	if !m.conf.Services.GetToken {
+		return a, func() {}, nil
+	}
+	c, err := m.kbsConfig()
+	if err != nil {
+		return nil, nil, fmt.Errorf("services.get_token: %w", err)
+	}
+	tokens, err := kbs.NewExporter(c)
+	if err != nil {
+		return nil, nil, fmt.Errorf("services.get_token: %w", err)
+	}
+	a.Tokens = tokens
+	return a, tokens.Close, nil
 }
 
 // serveParts opens every socket before it serves one: a socket that is taken ends the

@@ -32,7 +32,7 @@ func TestServePartsFollowConfiguration(t *testing.T) {
 		}}, "key provider, attestation agent, data hub, REST"},
 	} {
 		var names []string
-		for _, p := range testMachine(c.conf).parts(nil, nil) {
+		for _, p := range testMachine(c.conf).parts(nil, nil, nil) {
 			names = append(names, p.name)
 		}
 		if got := strings.Join(names, ", "); got != c.want {
@@ -79,4 +79,34 @@ func (sampleTEE) TEE() evidence.TEE { return evidence.Sample }
 
 func (sampleTEE) Evidence(_ context.Context, r evidence.ReportData) (json.RawMessage, error) {
 	return evidence.SampleEvidence{SVN: "1", ReportData: r.Digest()}.Encode()
+}
+
+// What lets a caller be this guest is off unless measured configuration asks for it.
+func TestAgentFollowsItsSwitches(t *testing.T) {
+	for name, c := range map[string]struct {
+		conf       config.Measured
+		token, raw bool
+		wantErr    bool
+	}{
+		"nothing": {conf: config.Measured{KBS: config.KBS{URL: "http://kbs", PlainHTTP: true}}},
+		"both": {
+			conf:  config.Measured{KBS: config.KBS{URL: "http://kbs", PlainHTTP: true}, Services: config.Services{GetToken: true, RawEvidence: true}},
+			token: true, raw: true,
+		},
+		"tokens without a KBS": {conf: config.Measured{Services: config.Services{GetToken: true}}, wantErr: true},
+	} {
+		m := testMachine(c.conf)
+		m.attester = sampleTEE{}
+		agent, stop, err := m.agent()
+		if (err != nil) != c.wantErr {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil {
+			continue
+		}
+		stop()
+		if (agent.Tokens != nil) != c.token || agent.Raw != c.raw {
+			t.Errorf("%s: tokens %v, raw %v", name, agent.Tokens != nil, agent.Raw)
+		}
+	}
 }

@@ -93,6 +93,12 @@ type Services struct {
 	RESTFeatures string `toml:"rest_features"`
 	// RESTResources are the kbs:///repository/type/tag that REST serves; no others.
 	RESTResources []string `toml:"rest_resources"`
+	// GetToken serves GetToken on the attestation agent's socket: a token with a private
+	// key of its own. RESTToken serves it to containers as well.
+	GetToken  bool `toml:"get_token"`
+	RESTToken bool `toml:"rest_token"`
+	// RawEvidence binds GetEvidence to the caller's bytes as they are.
+	RawEvidence bool `toml:"raw_evidence"`
 }
 
 // check refuses sockets that anybody reaches and listed resources that are the guest's.
@@ -101,6 +107,9 @@ func (s Services) check(image Image) error {
 		if address != "" && !strings.HasPrefix(address, "unix:") {
 			return fmt.Errorf("services.%s %q: want unix:///PATH", key, address)
 		}
+	}
+	if s.RESTToken && !s.GetToken {
+		return errors.New("services.rest_token: want services.get_token with it")
 	}
 	if !slices.Contains([]string{"", "resource", "attestation", "all"}, s.RESTFeatures) {
 		return fmt.Errorf("services.rest_features %q: want resource, attestation or all", s.RESTFeatures)
@@ -211,6 +220,15 @@ func (m Measured) Weaknesses() []string {
 	if l := m.KeyProvider.Listen; l != "" && !strings.HasPrefix(l, "unix:") {
 		list = append(list, fmt.Sprintf("keyprovider.listen: every process and container that shares the network reaches %s", l))
 	}
+	if m.Services.GetToken {
+		list = append(list, "services.get_token: whoever opens the attestation agent's socket gets a key to every secret of the workload")
+	}
+	if m.Services.RESTToken {
+		list = append(list, "services.rest_token: every container gets a key to every secret of the workload")
+	}
+	if m.Services.RawEvidence {
+		list = append(list, "services.raw_evidence: whoever asks for evidence can attest in this guest's name")
+	}
 	for _, r := range m.Image.InsecureRegistries {
 		list = append(list, fmt.Sprintf("image.insecure_registries: %s is spoken to over plain HTTP", r))
 	}
@@ -271,6 +289,9 @@ func (m Measured) join(o Measured) (Measured, error) {
 	list("image.insecure_registries", &m.Image.InsecureRegistries, o.Image.InsecureRegistries)
 	list("image.roots", &m.Image.Roots, o.Image.Roots)
 	list("services.rest_resources", &m.Services.RESTResources, o.Services.RESTResources)
+	m.Services.GetToken = m.Services.GetToken || o.Services.GetToken
+	m.Services.RESTToken = m.Services.RESTToken || o.Services.RESTToken
+	m.Services.RawEvidence = m.Services.RawEvidence || o.Services.RawEvidence
 	if err := m.Services.check(m.Image); err != nil {
 		failures = append(failures, err)
 	}

@@ -2,7 +2,35 @@
 
 package config
 
-import "testing"
+import (
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Each switch must be printed as a weakness, wherever it was set.
+func TestServicesThatLetCallersBeTheGuest(t *testing.T) {
+	text := "[services]\nget_token = true\nrest_token = true\nraw_evidence = true\n"
+	measured, err := parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := Measured{}.WithInitData(map[string]string{"casemate.toml": text}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []Measured{measured, accepted} {
+		for _, key := range []string{"services.get_token", "services.rest_token", "services.raw_evidence"} {
+			if !slices.ContainsFunc(m.Weaknesses(), func(w string) bool { return strings.HasPrefix(w, key) }) {
+				t.Errorf("%s is not among %q", key, m.Weaknesses())
+			}
+		}
+	}
+	if w := (Measured{}).Weaknesses(); len(w) > 0 {
+		t.Errorf("nothing is set, and weak: %q", w)
+	}
+}
 
 func TestServices(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -10,6 +38,8 @@ func TestServices(t *testing.T) {
 		good bool
 	}{
 		"all":                           {"[services]\nattestation_agent = 'unix:///a'\ndata_hub = 'unix:///b'\nrest = '127.0.0.1:8006'\nrest_features = 'all'\nrest_resources = ['kbs:///a/b/c']", true},
+		"tokens":                        {"[services]\nget_token = true\nrest_token = true\nraw_evidence = true", true},
+		"tokens for containers alone":   {"[services]\nrest_token = true", false},
 		"data hub on TCP":               {"[services]\ndata_hub = '127.0.0.1:50000'", false},
 		"agent on TCP":                  {"[services]\nattestation_agent = '127.0.0.1:50002'", false},
 		"unknown feature":               {"[services]\nrest_features = 'everything'", false},
