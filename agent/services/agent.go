@@ -30,6 +30,8 @@ type Agent struct {
 	// Tokens serves GetToken of type kbs; nil refuses it. Only measured configuration
 	// may ask for it: whoever gets the answer is this guest to the relying party.
 	Tokens Tokens
+	// Events takes entries of the event log; nil keeps none.
+	Events Measurer
 	// Log gets the reasons that clients are not told. Must not be nil.
 	Log *slog.Logger
 }
@@ -110,14 +112,39 @@ func closedDomain(domain string) bool {
 		strings.HasPrefix(domain, "casemate/") || strings.HasPrefix(domain, "github.com/casemate")
 }
 
-// ExtendRuntimeMeasurement refuses entries that only the guest itself could make or
-// that would be two entries to a reader, and says NOT_ENABLED to all others: this guest
-// keeps no event log.
+// ExtendRuntimeMeasurement records an entry of another program. It refuses entries that
+// only the guest itself could make, that would be two entries to a reader, or that would
+// go into the firmware's registers. NOT_SUPPORTED says that the entry was recorded and
+// that no register holds it.
 func (a *Agent) ExtendRuntimeMeasurement(_ context.Context, in *pb.ExtendRuntimeMeasurementRequest) (*pb.ExtendRuntimeMeasurementResponse, error) {
-	if err := checkEvent(in.Domain, in.Operation, in.Content); err != nil {
+	err := checkEvent(in.Domain, in.Operation, in.Content)
+	if err == nil {
+		err = checkRegister(in.RegisterIndex)
+	}
+	if err != nil {
 		return nil, &failure{"extend runtime measurement failed", err}
 	}
-	return &pb.ExtendRuntimeMeasurementResponse{Result: pb.RuntimeMeasurementResult_NOT_ENABLED}, nil
+	if a.Events == nil {
+		return &pb.ExtendRuntimeMeasurementResponse{Result: pb.RuntimeMeasurementResult_NOT_ENABLED}, nil
+	}
+	bound, err := a.Events.MeasureFor(in.Domain, in.Operation, in.Content)
+	if err != nil {
+		return nil, &failure{"extend runtime measurement failed", err}
+	}
+	result := pb.RuntimeMeasurementResult_OK
+	if !bound {
+		result = pb.RuntimeMeasurementResult_NOT_SUPPORTED
+	}
+	return &pb.ExtendRuntimeMeasurementResponse{Result: result}, nil
+}
+
+// checkRegister refuses the PCR numbers that upstream maps to RTMR0 to RTMR2: extending
+// those would make the guest's firmware and kernel look like others.
+func checkRegister(index *uint64) error {
+	if index != nil && *index >= 1 && *index <= 15 {
+		return fmt.Errorf("register %d is the firmware's and the kernel's", *index)
+	}
+	return nil
 }
 
 func checkEvent(domain, operation, content string) error {

@@ -31,6 +31,13 @@ type Tokens interface {
 	Token(ctx context.Context) (token, key []byte, err error)
 }
 
+// Measurer is the guest's event log; eventlog.Log is one.
+type Measurer interface {
+	// MeasureFor records an entry of another program and reports whether a register
+	// holds it. The domain has been found not to be the guest's.
+	MeasureFor(domain, operation, content string) (bound bool, err error)
+}
+
 // Resources fetches secrets; kbs.Client is one.
 type Resources interface {
 	// Key returns what uri names, raw; the caller clears it.

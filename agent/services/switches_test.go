@@ -159,3 +159,80 @@ func checkToken(t *testing.T, name string, raw []byte) {
 		t.Errorf("%s: got %q", name, raw)
 	}
 }
+
+// events records texts, in a register or not.
+type events struct {
+	bound bool
+	err   error
+	texts []string
+}
+
+func (e *events) MeasureFor(domain, operation, content string) (bool, error) {
+	e.texts = append(e.texts, domain+" "+operation+" "+content)
+	return e.bound, e.err
+}
+
+func TestExtendRuntimeMeasurement(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	pcr := func(n uint64) *uint64 { return &n }
+	for name, c := range map[string]struct {
+		events   *events
+		register *uint64
+		result   aa.RuntimeMeasurementResult
+		rest     string
+		recorded bool
+	}{
+		"bound":               {&events{bound: true}, nil, aa.RuntimeMeasurementResult_OK, `{"success":"true"}`, true},
+		"bound, PCR 17":       {&events{bound: true}, pcr(17), aa.RuntimeMeasurementResult_OK, `{"success":"true"}`, true},
+		"unbound":             {&events{}, nil, aa.RuntimeMeasurementResult_NOT_SUPPORTED, `{"success":"false","message":"runtime measurement is not supported"}`, true},
+		"full":                {&events{err: errors.New(canary)}, nil, -1, "extend runtime measurement failed", true},
+		"the kernel's PCR":    {&events{bound: true}, pcr(8), -1, "", false},
+		"the firmware's PCR":  {&events{bound: true}, pcr(1), -1, "", false},
+		"no log is kept here": {nil, nil, aa.RuntimeMeasurementResult_NOT_ENABLED, `{"success":"false","message":"runtime measurement is not enabled"}`, false},
+	} {
+		agent := &Agent{Evidence: sampleTEE{}, Log: log}
+		if c.events != nil {
+			agent.Events = c.events
+		}
+		client := aa.NewTTRPCAttestationAgentServiceClient(dial(t, agent.Serve))
+		out, err := client.ExtendRuntimeMeasurement(t.Context(), &aa.ExtendRuntimeMeasurementRequest{Domain: "example.com", Operation: "op", Content: "a b", RegisterIndex: c.register})
+		if (err != nil) != (c.result < 0) || err == nil && out.Result != c.result || err != nil && strings.Contains(err.Error(), canary) {
+			t.Errorf("%s: got %v, %v", name, out, err)
+		}
+		if c.events != nil && (len(c.events.texts) == 1) != c.recorded {
+			t.Errorf("%s: recorded %q", name, c.events.texts)
+		}
+		if c.register != nil {
+			continue // REST has no register
+		}
+		r := httptest.NewRequest("POST", "/aa/aael", strings.NewReader(`{"domain":"example.com","operation":"op","content":"a b"}`))
+		r.RemoteAddr = "127.0.0.1:5"
+		w := httptest.NewRecorder()
+		(&REST{Agent: agent, Log: log}).ServeHTTP(w, r)
+		if w.Body.String() != c.rest {
+			t.Errorf("%s: got %q, want %q", name, w.Body.String(), c.rest)
+		}
+		if c.events != nil && c.events.texts[len(c.events.texts)-1] != "example.com op a b" {
+			t.Errorf("%s: recorded %q", name, c.events.texts)
+		}
+	}
+	// Rule 13: nobody writes the guest's own entries, through either door.
+	mine := &events{bound: true}
+	agent := &Agent{Evidence: sampleTEE{}, Events: mine, Log: log}
+	client := aa.NewTTRPCAttestationAgentServiceClient(dial(t, agent.Serve))
+	for _, domain := range []string{"github.com/confidential-containers", "casemate", "GITHUB.com/confidential-containers", "casemate.x"} {
+		if out, err := client.ExtendRuntimeMeasurement(t.Context(), &aa.ExtendRuntimeMeasurementRequest{Domain: domain, Operation: "PullImage", Content: "{}"}); err == nil {
+			t.Errorf("%s: %v", domain, out)
+		}
+		r := httptest.NewRequest("POST", "/aa/aael", strings.NewReader(`{"domain":"`+domain+`","operation":"PullImage","content":"{}"}`))
+		r.RemoteAddr = "127.0.0.1:5"
+		w := httptest.NewRecorder()
+		(&REST{Agent: agent, Log: log}).ServeHTTP(w, r)
+		if w.Code != 500 {
+			t.Errorf("%s: %d %s", domain, w.Code, w.Body)
+		}
+	}
+	if len(mine.texts) > 0 {
+		t.Errorf("recorded %q", mine.texts)
+	}
+}

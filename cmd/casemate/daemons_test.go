@@ -63,7 +63,7 @@ func stockDir(t *testing.T, kbsURL string) (s stock, document *initdata.InitData
 	if document, err = initdata.Parse(raw); err != nil {
 		t.Fatal(err)
 	}
-	s = stock{measured: filepath.Join(dir, "absent.toml"), key: "cdh.toml", file: filepath.Join(dir, "cdh.toml"), usual: filepath.Join(dir, "initdata.toml")}
+	s = stock{measured: filepath.Join(dir, "absent.toml"), key: "cdh.toml", file: filepath.Join(dir, "cdh.toml"), usual: filepath.Join(dir, "initdata.toml"), events: filepath.Join(dir, "events")}
 	for path, text := range map[string][]byte{s.file: []byte(file), s.usual: raw} {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)

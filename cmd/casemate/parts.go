@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/casemate/casemate/agent/attest"
+	"github.com/casemate/casemate/agent/eventlog"
 	"github.com/casemate/casemate/agent/initdata"
 	"github.com/casemate/casemate/agent/kbs"
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
@@ -26,6 +27,7 @@ type machine struct {
 	conf     config.Measured
 	attester attest.Attester
 	initdata []byte // verbatim, nil when there is none
+	events   *eventlog.Log
 	steps    steps
 	log      *slog.Logger
 }
@@ -47,6 +49,9 @@ func openGuest(ctx context.Context, o options) (*machine, error) {
 	if err := m.steps.do("check initdata against a fresh report", func() error { return m.bindInitData(ctx) }); err != nil {
 		return nil, err
 	}
+	if err := m.openEvents(eventlog.DefaultDir, eventlog.DefaultMeasurements); err != nil {
+		return nil, err
+	}
 	m.sayWeaknesses()
 	return m, nil
 }
@@ -58,7 +63,7 @@ func newMachine() *machine {
 
 func (m *machine) detect() error {
 	return m.steps.do("find the TEE", func() (err error) {
-		m.attester, err = attest.Detect(attest.Config{TestSignerDir: m.conf.TestSNP.Dir, Log: m.log})
+		m.attester, err = attest.Detect(attest.Config{TestSignerDir: m.conf.TestSNP.Dir, Runtime: heldEvents{m}, Log: m.log})
 		return err
 	})
 }

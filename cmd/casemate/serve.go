@@ -99,6 +99,9 @@ func (m *machine) hub(secrets, keys keyprovider.KeySource) *services.Hub {
 // caller calls stop when nobody asks it any more.
 func (m *machine) agent() (_ *services.Agent, stop func(), err error) {
 	a := &services.Agent{Evidence: m.attester, Raw: m.conf.Services.RawEvidence, Log: m.log}
+	if m.events != nil {
+		a.Events = m.events
+	}
 	if !m.conf.Services.GetToken {
 		return a, func() {}, nil
 	}

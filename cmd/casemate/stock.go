@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/casemate/casemate/agent/attest"
+	"github.com/casemate/casemate/agent/eventlog"
 	"github.com/casemate/casemate/agent/initdata"
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
 )
@@ -29,11 +30,12 @@ type stock struct {
 	file     string // that file, "" for none
 	document string // initdata that must exist; "" takes usual if it exists
 	usual    string
+	events   string // where the event log is kept
 	digest   []byte // what the launch must have bound, where there is no document
 }
 
 func stockSettings(key string) stock {
-	return stock{measured: config.DefaultPath, key: key, usual: stockInitData}
+	return stock{measured: config.DefaultPath, key: key, usual: stockInitData, events: eventlog.DefaultDir}
 }
 
 // openStock is openGuest for a daemon of guest-components. Initdata is bound first;
@@ -68,6 +70,9 @@ func (m *machine) openStock(ctx context.Context, s stock) error {
 		if m.conf, err = m.conf.WithInitData(map[string]string{s.key: string(text)}, m.log); err != nil {
 			return fmt.Errorf("reading %s: %w", s.file, err)
 		}
+	}
+	if err := m.openEvents(s.events, eventlog.DefaultMeasurements); err != nil {
+		return err
 	}
 	m.sayWeaknesses()
 	return nil

@@ -105,6 +105,19 @@ func TestWithInitData(t *testing.T) {
 			want: func(m Measured) bool { return m.KBS.URL == "https://kbs" },
 		},
 		{
+			name: "event log",
+			data: map[string]string{"aa.toml": "[eventlog_config]\nenable_eventlog=true\ninit_pcr=17\n"},
+			want: func(m Measured) bool { return m.EventLog == EventLog{Enable: true} },
+		},
+		{
+			name: "event log in the kernel's register", wantErr: "init_pcr",
+			data: map[string]string{"aa.toml": "[eventlog_config]\nenable_eventlog=true\ninit_pcr=8\n"},
+		},
+		{
+			name: "event log required in a register and not kept", wantErr: "eventlog.enable",
+			data: map[string]string{"casemate.toml": "[eventlog]\nrequire=true\n"},
+		},
+		{
 			name: "the defaults written out",
 			data: map[string]string{"cdh.toml": "socket='unix:///run/confidential-containers/cdh.sock'\ncredentials=[]\n" + cdh},
 			want: func(m Measured) bool { return m.KBS.URL == "https://kbs" },

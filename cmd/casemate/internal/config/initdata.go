@@ -59,12 +59,16 @@ type aaFile struct {
 			TEEKeyAlgorithm string `toml:"tee_key_algorithm"`
 		} `toml:"kbs"`
 	} `toml:"token_configs"`
+	EventLog struct {
+		InitPCR *uint64 `toml:"init_pcr"`
+		Enable  bool    `toml:"enable_eventlog"`
+	} `toml:"eventlog_config"`
 }
 
 // Keys that attestation-agent or confidential-data-hub obeys and casemate does
 // not: ignoring one would change what the owner asked for.
 var (
-	aaUnserved  = []string{"token_configs.coco_as", "eventlog_config", "log"}
+	aaUnserved  = []string{"token_configs.coco_as", "log"}
 	cdhUnserved = []string{
 		"aa", "credentials", "skip_sealed_secret_verification", "log",
 		"image.work_dir", "image.sigstore_config",
@@ -78,8 +82,15 @@ func parseAA(text string, log *slog.Logger) (Measured, error) {
 	if err := decodeForeign(text, &file, aaUnserved, keyAA, log); err != nil {
 		return Measured{}, err
 	}
+	// guest-components takes 1 to 15 for RTMR0 to RTMR2, which are the firmware's.
+	if pcr := file.EventLog.InitPCR; pcr != nil && *pcr >= 1 && *pcr <= 15 {
+		return Measured{}, fmt.Errorf("eventlog_config.init_pcr: want 16 or above, which is RTMR3, got %d", *pcr)
+	}
 	kbs := file.TokenConfigs.KBS
-	return Measured{KBS: KBS{URL: kbs.URL, Cert: kbs.Cert, KeyAlgorithm: kbs.TEEKeyAlgorithm}}, nil
+	return Measured{
+		KBS:      KBS{URL: kbs.URL, Cert: kbs.Cert, KeyAlgorithm: kbs.TEEKeyAlgorithm},
+		EventLog: EventLog{Enable: file.EventLog.Enable},
+	}, nil
 }
 
 // cdhFile is confidential-data-hub's configuration as far as casemate obeys it.

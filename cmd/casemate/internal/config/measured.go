@@ -33,6 +33,7 @@ type Measured struct {
 	Image       Image       `toml:"image"`
 	KeyProvider KeyProvider `toml:"keyprovider"`
 	Services    Services    `toml:"services"`
+	EventLog    EventLog    `toml:"eventlog"`
 	TestSNP     TestSNP     `toml:"testsnp"`
 }
 
@@ -125,6 +126,14 @@ func (s Services) check(image Image) error {
 	return nil
 }
 
+// EventLog is the record of images pulled and containers started.
+type EventLog struct {
+	// Enable keeps one, in a register where the platform has one.
+	Enable bool `toml:"enable"`
+	// Require fails what would be recorded where no register holds it.
+	Require bool `toml:"require"`
+}
+
 // TestSNP is the test signer's directory. Only builds with the tag testsnp, which
 // are never released, have one; in any other build the key is an error.
 type TestSNP struct {
@@ -206,6 +215,9 @@ func (m Measured) check() error {
 	}
 	if m.Image.Policy != "" && m.Image.PolicyURI != "" {
 		return errors.New("image.policy and image.policy_uri: want one of them")
+	}
+	if m.EventLog.Require && !m.EventLog.Enable {
+		return errors.New("eventlog.require: want eventlog.enable with it")
 	}
 	return m.Services.check(m.Image)
 }
@@ -291,6 +303,8 @@ func (m Measured) join(o Measured) (Measured, error) {
 	list("services.rest_resources", &m.Services.RESTResources, o.Services.RESTResources)
 	m.Services.GetToken = m.Services.GetToken || o.Services.GetToken
 	m.Services.RESTToken = m.Services.RESTToken || o.Services.RESTToken
+	m.EventLog.Enable = m.EventLog.Enable || o.EventLog.Enable
+	m.EventLog.Require = m.EventLog.Require || o.EventLog.Require
 	m.Services.RawEvidence = m.Services.RawEvidence || o.Services.RawEvidence
 	if err := m.Services.check(m.Image); err != nil {
 		failures = append(failures, err)
