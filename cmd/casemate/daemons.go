@@ -152,7 +152,11 @@ func (m *machine) serveHub(ctx context.Context, address string) error {
 		defer cache.Clear()
 		secrets, keys = client, cache
 	}
-	return m.serveParts(ctx, []part{{"data hub", address, m.hub(secrets, keys).Serve}})
+	h, err := m.hub(secrets, keys)
+	if err != nil {
+		return err
+	}
+	return m.serveParts(ctx, []part{{"data hub", address, h.Serve}})
 }
 
 // noKBS stands where no KBS is configured: images that need no key are pulled all the

@@ -51,7 +51,11 @@ func runServe(ctx context.Context, args []string) error {
 		return err
 	}
 	defer stop()
-	parts := m.parts(client, keys, agent)
+	hub, err := m.hub(client, keys)
+	if err != nil {
+		return err
+	}
+	parts := m.parts(client, keys, agent, hub)
 	if len(parts) == 0 {
 		return fmt.Errorf("nothing to serve: neither keyprovider.listen nor an address of services is set in %s", o.config)
 	}
@@ -60,8 +64,7 @@ func runServe(ctx context.Context, args []string) error {
 
 // parts lists what configuration gives an address. Layer keys are cached as long as
 // the token; other secrets are fetched each time, under one session.
-func (m *machine) parts(client *kbs.Client, keys keyprovider.KeySource, agent *services.Agent) []part {
-	hub := m.hub(client, keys)
+func (m *machine) parts(client *kbs.Client, keys keyprovider.KeySource, agent *services.Agent, hub *services.Hub) []part {
 	rest := &services.REST{Paths: m.conf.Services.RESTResources, Token: m.conf.Services.RESTToken, Version: version.Number, Log: m.log}
 	if f := m.conf.Services.RESTFeatures; f == "attestation" || f == "all" {
 		rest.Agent = agent
@@ -91,8 +94,12 @@ func (m *machine) unwrap(keys keyprovider.KeySource) *keyprovider.UnwrapService 
 }
 
 // hub is the data hub over secrets, with keys for layers.
-func (m *machine) hub(secrets, keys keyprovider.KeySource) *services.Hub {
-	return &services.Hub{Resources: secrets, Sealed: &keyprovider.Unsealer{Keys: secrets}, LayerKeys: m.unwrap(keys), Log: m.log}
+func (m *machine) hub(secrets, keys keyprovider.KeySource) (*services.Hub, error) {
+	sealed, err := m.unsealer(secrets)
+	if err != nil {
+		return nil, err
+	}
+	return &services.Hub{Resources: secrets, Sealed: sealed, LayerKeys: m.unwrap(keys), Log: m.log}, nil
 }
 
 // agent is the attestation agent with what measured configuration adds to it. The

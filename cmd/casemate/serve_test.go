@@ -4,6 +4,9 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -13,7 +16,12 @@ import (
 	"testing"
 
 	"github.com/casemate/casemate/agent/evidence"
+	"github.com/casemate/casemate/agent/kbs"
+	"github.com/casemate/casemate/agent/kbs/kbstest"
+	"github.com/casemate/casemate/agent/services"
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
+	"github.com/casemate/casemate/keyprovider"
+	"github.com/casemate/casemate/keyprovider/vault/vaulttest"
 )
 
 func testMachine(c config.Measured) *machine {
@@ -32,7 +40,7 @@ func TestServePartsFollowConfiguration(t *testing.T) {
 		}}, "key provider, attestation agent, data hub, REST"},
 	} {
 		var names []string
-		for _, p := range testMachine(c.conf).parts(nil, nil, nil) {
+		for _, p := range testMachine(c.conf).parts(nil, nil, nil, &services.Hub{}) {
 			names = append(names, p.name)
 		}
 		if got := strings.Join(names, ", "); got != c.want {
@@ -108,5 +116,55 @@ func TestAgentFollowsItsSwitches(t *testing.T) {
 		if (agent.Tokens != nil) != c.token || agent.Raw != c.raw {
 			t.Errorf("%s: tokens %v, raw %v", name, agent.Tokens != nil, agent.Raw)
 		}
+	}
+}
+
+// The vault's token is a secret of the relying party, asked for by its configured name.
+func TestUnsealerOfTheConfiguredVault(t *testing.T) {
+	server := vaulttest.Start()
+	defer server.Close()
+	server.Put("app/db", map[string]any{"password": "hunter2"})
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	jwk, err := keyprovider.VerificationKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := keyprovider.SealStored(key, "kbs:///app/signing/1", "vault", "app/db", []byte(`{"field":"password"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	broker := kbstest.Start()
+	defer broker.Close()
+	broker.Put("app/signing/1", jwk)
+	client, err := kbs.New(kbs.Config{URL: broker.URL, AllowPlainHTTP: true, Attester: sampleTEE{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	unseal := func(v config.Vault) (string, error) {
+		u, err := testMachine(config.Measured{Vault: v}).unsealer(client)
+		if err != nil {
+			return "", err
+		}
+		secret, err := u.Unseal(t.Context(), text)
+		return string(secret), err
+	}
+	conf := config.Vault{URL: server.URL, Cert: string(server.PEM), TokenURI: "kbs:///app/vault/token"}
+	if got, err := unseal(conf); err == nil {
+		t.Errorf("without a token: %q", got)
+	}
+	broker.Put("app/vault/token", []byte(vaulttest.Token))
+	if got, err := unseal(conf); err != nil || got != "hunter2" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if got, err := unseal(config.Vault{}); err == nil {
+		t.Errorf("no vault is configured: %q", got)
+	}
+	conf.Cert = "no PEM"
+	if got, err := unseal(conf); err == nil || !strings.Contains(err.Error(), "vault.cert") {
+		t.Errorf("got %q, %v", got, err)
 	}
 }

@@ -118,6 +118,11 @@ func TestWithInitData(t *testing.T) {
 			data: map[string]string{"casemate.toml": "[eventlog]\nrequire=true\n"},
 		},
 		{
+			name: "host-written initdata moves the vault", wantErr: "vault.url is set twice",
+			from: Measured{Vault: Vault{URL: "https://v", Cert: "P", TokenURI: "kbs:///a/b/c"}},
+			data: map[string]string{"casemate.toml": "[vault]\nurl='https://evil'\ncert='P'\ntoken_uri='kbs:///a/b/c'\n"},
+		},
+		{
 			name: "the defaults written out",
 			data: map[string]string{"cdh.toml": "socket='unix:///run/confidential-containers/cdh.sock'\ncredentials=[]\n" + cdh},
 			want: func(m Measured) bool { return m.KBS.URL == "https://kbs" },

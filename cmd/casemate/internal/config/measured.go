@@ -34,6 +34,7 @@ type Measured struct {
 	KeyProvider KeyProvider `toml:"keyprovider"`
 	Services    Services    `toml:"services"`
 	EventLog    EventLog    `toml:"eventlog"`
+	Vault       Vault       `toml:"vault"`
 	TestSNP     TestSNP     `toml:"testsnp"`
 }
 
@@ -122,6 +123,35 @@ func (s Services) check(image Image) error {
 		if uri == image.CredentialsURI || uri == image.PolicyURI {
 			return fmt.Errorf("services.rest_resources %q: it is the guest's own and not for its workload", uri)
 		}
+	}
+	return nil
+}
+
+// Vault is the HashiCorp Vault or OpenBao server that sealed secrets of provider "vault"
+// come from.
+type Vault struct {
+	// URL is https://HOST[:PORT]; empty is none.
+	URL string `toml:"url"`
+	// Cert is PEM text: the only roots accepted for the server's certificate.
+	Cert string `toml:"cert"`
+	// TokenURI is the secret of the relying party that is the server's token.
+	TokenURI string `toml:"token_uri"`
+	// Namespace, Transit and KV are the server's namespace and the mounts of its two
+	// engines; empty is the root and the default mounts.
+	Namespace string `toml:"namespace"`
+	Transit   string `toml:"transit"`
+	KV        string `toml:"kv"`
+}
+
+func (v Vault) check() error {
+	if v == (Vault{}) {
+		return nil
+	}
+	if !strings.HasPrefix(v.URL, "https://") || v.Cert == "" {
+		return fmt.Errorf("vault.url %q: want https, and vault.cert, the PEM certificate that it is pinned to", v.URL)
+	}
+	if !strings.HasPrefix(v.TokenURI, "kbs:///") {
+		return fmt.Errorf("vault.token_uri %q: want kbs:///REPOSITORY/TYPE/TAG", v.TokenURI)
 	}
 	return nil
 }
@@ -219,7 +249,10 @@ func (m Measured) check() error {
 	if m.EventLog.Require && !m.EventLog.Enable {
 		return errors.New("eventlog.require: want eventlog.enable with it")
 	}
-	return m.Services.check(m.Image)
+	if m.Vault.TokenURI != "" && slices.Contains(m.Services.RESTResources, m.Vault.TokenURI) {
+		return fmt.Errorf("services.rest_resources %q: it is the guest's own and not for its workload", m.Vault.TokenURI)
+	}
+	return errors.Join(m.Vault.check(), m.Services.check(m.Image))
 }
 
 // Weaknesses lists, in words for the start-up log, each protection that the
@@ -290,6 +323,12 @@ func (m Measured) join(o Measured) (Measured, error) {
 	text("image.https_proxy", &m.Image.HTTPSProxy, o.Image.HTTPSProxy)
 	text("image.http_proxy", &m.Image.HTTPProxy, o.Image.HTTPProxy)
 	text("image.no_proxy", &m.Image.NoProxy, o.Image.NoProxy)
+	text("vault.url", &m.Vault.URL, o.Vault.URL)
+	text("vault.cert", &m.Vault.Cert, o.Vault.Cert)
+	text("vault.token_uri", &m.Vault.TokenURI, o.Vault.TokenURI)
+	text("vault.namespace", &m.Vault.Namespace, o.Vault.Namespace)
+	text("vault.transit", &m.Vault.Transit, o.Vault.Transit)
+	text("vault.kv", &m.Vault.KV, o.Vault.KV)
 	list := func(key string, a *[]string, b []string) {
 		if len(*a) > 0 && len(b) > 0 && !slices.Equal(*a, b) {
 			failures = append(failures, fmt.Errorf("%s is set twice: %q and %q", key, *a, b))

@@ -39,6 +39,12 @@ func TestServices(t *testing.T) {
 	}{
 		"all":                           {"[services]\nattestation_agent = 'unix:///a'\ndata_hub = 'unix:///b'\nrest = '127.0.0.1:8006'\nrest_features = 'all'\nrest_resources = ['kbs:///a/b/c']", true},
 		"tokens":                        {"[services]\nget_token = true\nrest_token = true\nraw_evidence = true", true},
+		"vault":                         {"[vault]\nurl = 'https://v'\ncert = 'P'\ntoken_uri = 'kbs:///a/vault/token'", true},
+		"vault over plain HTTP":         {"[vault]\nurl = 'http://v'\ncert = 'P'\ntoken_uri = 'kbs:///a/vault/token'", false},
+		"vault that is not pinned":      {"[vault]\nurl = 'https://v'\ntoken_uri = 'kbs:///a/vault/token'", false},
+		"vault with a token in a file":  {"[vault]\nurl = 'https://v'\ncert = 'P'\ntoken_uri = 'file:///token'", false},
+		"a mount of no vault":           {"[vault]\nkv = 'x'", false},
+		"the guest's vault token":       {"[vault]\nurl = 'https://v'\ncert = 'P'\ntoken_uri = 'kbs:///a/b/c'\n[services]\nrest_resources = ['kbs:///a/b/c']", false},
 		"tokens for containers alone":   {"[services]\nrest_token = true", false},
 		"data hub on TCP":               {"[services]\ndata_hub = '127.0.0.1:50000'", false},
 		"agent on TCP":                  {"[services]\nattestation_agent = '127.0.0.1:50002'", false},
