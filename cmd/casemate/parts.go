@@ -28,8 +28,10 @@ type machine struct {
 	attester attest.Attester
 	initdata []byte // verbatim, nil when there is none
 	events   *eventlog.Log
-	steps    steps
-	log      *slog.Logger
+	// transcript is where the last handshake is written down; "" is nowhere.
+	transcript string
+	steps      steps
+	log        *slog.Logger
 }
 
 // openGuest reads the measured configuration, finds the TEE and checks initdata
@@ -58,7 +60,7 @@ func openGuest(ctx context.Context, o options) (*machine, error) {
 
 // newMachine knows nothing yet and tells what it does on standard error.
 func newMachine() *machine {
-	return &machine{steps: steps{os.Stderr}, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	return &machine{transcript: defaultTranscript, steps: steps{os.Stderr}, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 }
 
 func (m *machine) detect() error {
@@ -169,7 +171,7 @@ func (m *machine) kbsConfig() (kbs.Config, error) {
 	}
 	return kbs.Config{
 		URL: m.conf.KBS.URL, Roots: roots, AllowPlainHTTP: m.conf.KBS.PlainHTTP,
-		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, InitData: m.initdata, Log: m.log,
+		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, InitData: m.initdata, Transcript: m.keepTranscript, Log: m.log,
 	}, nil
 }
 
