@@ -99,3 +99,24 @@ func TestExplainCommandLine(t *testing.T) {
 		}
 	}
 }
+
+func TestDoctorCommandLine(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want int
+		text string
+	}{
+		{[]string{"doctor", "mainframe"}, exitUsage, "qemu-snp"},
+		{[]string{"doctor", "azure", "gcp-snp"}, exitUsage, "got 2 arguments"},
+	} {
+		var out strings.Builder
+		if got := dispatch(t.Context(), tt.args, &out); got != tt.want || !strings.Contains(out.String(), tt.text) {
+			t.Errorf("%q: got %d and %q, want %d and %q", tt.args, got, out.String(), tt.want, tt.text)
+		}
+	}
+	// A root without anything: every line is one to look at.
+	m := examine(t.Context(), filepath.Join(t.TempDir(), "casemate.toml"), t.TempDir())
+	if m.Healthy() || len(m.Findings) < 6 {
+		t.Errorf("got %+v", m)
+	}
+}

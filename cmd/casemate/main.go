@@ -123,6 +123,7 @@ func verbs() []verb {
 		{"agent", "[--listen ADDRESS]", "serve the kata agent API; as PID 1 boot the guest first", runAgent},
 		{"verity", "check|open|close …", "check, map or unmap a device by its pinned hash tree", runVerity},
 		{"explain", "attestation [--transcript F] [--audit F]", "print what the last handshake sent and why it was denied", runExplain},
+		{"doctor", "[PLATFORM]", "print what proves firmware, kernel, agent and initdata here, and who signs it", runDoctor},
 		{"serve", "", "serve the key provider, the attestation agent, the data hub and REST as configured", runServe},
 		{"version", "", "print the version", runVersion},
 	}
