@@ -13,6 +13,12 @@ import (
 // callTimeout ends a call whose backend hangs; upstream's clients give up after it.
 const callTimeout = 50 * time.Second
 
+// pullTimeout is callTimeout for an image; kata-agent waits as long by default.
+const (
+	pullTimeout = 20 * time.Minute
+	pullMethod  = "/api.ImagePullService/PullImage"
+)
+
 // maxRuntimeData caps what evidence can be bound to; it is hashed, not stored.
 const maxRuntimeData = 1 << 20
 
@@ -53,6 +59,7 @@ type Unsealer interface {
 // Images pulls an image for a caller of the data hub.
 type Images interface {
 	// PullImage makes the image's root file system at bundlePath and returns the
-	// digest of the platform's manifest.
+	// digest of the platform's manifest. What an error's method Phrase returns, if it
+	// has one, callers may read.
 	PullImage(ctx context.Context, imageURL, bundlePath string) (string, error)
 }

@@ -77,7 +77,11 @@ func serveTTRPC(ctx context.Context, l net.Listener, prefix string, log *slog.Lo
 // into what clients may read. Errors that are a status already were made for them.
 func guard(prefix string, log *slog.Logger) ttrpc.UnaryServerInterceptor {
 	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (resp any, err error) {
-		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		limit := callTimeout
+		if info.FullMethod == pullMethod {
+			limit = pullTimeout
+		}
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		defer func() {
 			if r := recover(); r != nil {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/casemate/casemate/agent/kbs"
 	"github.com/casemate/casemate/agent/services"
 	"github.com/casemate/casemate/cmd/internal/version"
 	"github.com/casemate/casemate/keyprovider"
@@ -141,21 +142,23 @@ func runDataHub(ctx context.Context, args []string) error {
 }
 
 func (m *machine) serveHub(ctx context.Context, address string) error {
-	var secrets, keys keyprovider.KeySource = noKBS{}, noKBS{}
+	var client *kbs.Client
+	var keys keyprovider.KeySource = noKBS{}
 	if m.conf.KBS.URL != "" {
-		client, err := m.relyingParty()
-		if err != nil {
+		var err error
+		if client, err = m.relyingParty(); err != nil {
 			return err
 		}
 		defer client.Close()
 		cache := keyprovider.NewCache(client, client)
 		defer cache.Clear()
-		secrets, keys = client, cache
+		keys = cache
 	}
-	h, err := m.hub(secrets, keys)
+	h, images, err := m.hub(client, keys)
 	if err != nil {
 		return err
 	}
+	defer images.Close()
 	return m.serveParts(ctx, []part{{"data hub", address, h.Serve}})
 }
 

@@ -44,7 +44,7 @@ func ociImage(t *testing.T) (reference, digest string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file.OS, file.Architecture = "linux", runtime.GOARCH
+	file.OS, file.Architecture, file.Config.Cmd = "linux", runtime.GOARCH, []string{"/bin/app"}
 	if img, err = mutate.ConfigFile(img, file); err != nil {
 		t.Fatal(err)
 	}

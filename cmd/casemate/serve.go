@@ -51,10 +51,11 @@ func runServe(ctx context.Context, args []string) error {
 		return err
 	}
 	defer stop()
-	hub, err := m.hub(client, keys)
+	hub, images, err := m.hub(client, keys)
 	if err != nil {
 		return err
 	}
+	defer images.Close()
 	parts := m.parts(client, keys, agent, hub)
 	if len(parts) == 0 {
 		return fmt.Errorf("nothing to serve: neither keyprovider.listen nor an address of services is set in %s", o.config)
@@ -93,13 +94,19 @@ func (m *machine) unwrap(keys keyprovider.KeySource) *keyprovider.UnwrapService 
 	return &keyprovider.UnwrapService{Unwrapper: &keyprovider.Unwrapper{Keys: keys}, Log: m.log}
 }
 
-// hub is the data hub over secrets, with keys for layers.
-func (m *machine) hub(secrets, keys keyprovider.KeySource) (*services.Hub, error) {
+// hub is the data hub over client, nil where no KBS is configured, with keys for layers.
+// The caller closes images when nobody asks the hub any more.
+func (m *machine) hub(client *kbs.Client, keys keyprovider.KeySource) (hub *services.Hub, images *hubImages, err error) {
+	var secrets keyprovider.KeySource = noKBS{}
+	if client != nil {
+		secrets = client
+	}
 	sealed, err := m.unsealer(secrets)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return &services.Hub{Resources: secrets, Sealed: sealed, LayerKeys: m.unwrap(keys), Log: m.log}, nil
+	images = &hubImages{m: m, client: client, keys: keys}
+	return &services.Hub{Resources: secrets, Sealed: sealed, LayerKeys: m.unwrap(keys), Images: images, Log: m.log}, images, nil
 }
 
 // agent is the attestation agent with what measured configuration adds to it. The
