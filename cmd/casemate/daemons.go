@@ -14,6 +14,7 @@ import (
 
 	"github.com/casemate/casemate/agent/kbs"
 	"github.com/casemate/casemate/agent/services"
+	"github.com/casemate/casemate/cmd/casemate/internal/config"
 	"github.com/casemate/casemate/cmd/internal/version"
 	"github.com/casemate/casemate/keyprovider"
 )
@@ -159,6 +160,9 @@ func (m *machine) serveHub(ctx context.Context, address string) error {
 		return err
 	}
 	defer images.Close()
+	if err := m.writeCredentials(ctx, h.Resources, config.CredentialDir); err != nil {
+		return err
+	}
 	return m.serveParts(ctx, []part{{"data hub", address, h.Serve}})
 }
 

@@ -95,6 +95,9 @@ func (m *machine) pull(ctx context.Context, image, store string) (_ *imagepull.P
 	if err := m.canMeasure(); err != nil {
 		return nil, nil, err
 	}
+	if len(m.conf.Credentials) > 0 {
+		m.steps.say("credentials are not written here: casemate serve and confidential-data-hub do that")
+	}
 	client, err := m.attested(ctx)
 	if err != nil {
 		return nil, nil, err

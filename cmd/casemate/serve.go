@@ -15,6 +15,7 @@ import (
 
 	"github.com/casemate/casemate/agent/kbs"
 	"github.com/casemate/casemate/agent/services"
+	"github.com/casemate/casemate/cmd/casemate/internal/config"
 	"github.com/casemate/casemate/cmd/internal/version"
 	"github.com/casemate/casemate/keyprovider"
 )
@@ -56,6 +57,9 @@ func runServe(ctx context.Context, args []string) error {
 		return err
 	}
 	defer images.Close()
+	if err := m.writeCredentials(ctx, hub.Resources, config.CredentialDir); err != nil {
+		return err
+	}
 	parts := m.parts(client, keys, agent, hub)
 	if len(parts) == 0 {
 		return fmt.Errorf("nothing to serve: neither keyprovider.listen nor an address of services is set in %s", o.config)

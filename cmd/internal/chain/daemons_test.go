@@ -50,7 +50,8 @@ func TestDaemons(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	measured := fmt.Sprintf("[testsnp]\ndir = %q\n[services]\nrest_resources = ['kbs:///app/config/x']\n", w.chip.Dir)
+	measured := fmt.Sprintf("[testsnp]\ndir = %q\n[services]\nrest_resources = ['kbs:///app/config/x']\n"+
+		"[[credentials]]\nresource_uri = 'kbs:///app/config/y'\npath = '/run/confidential-containers/cdh/kbs/y'\n", w.chip.Dir)
 	for path, text := range map[string]string{filepath.Join(etc, "casemate.toml"): measured, filepath.Join(run, "initdata/initdata.toml"): string(document)} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -92,6 +93,9 @@ wait` // a shell stays the first process of the namespace: casemate as PID 1 wou
 		t.Fatal(err)
 	}
 	defer p.Close()
+	if got, err := os.ReadFile(filepath.Join(run, "cdh/kbs/y")); err != nil || string(got) != "not for containers" {
+		t.Errorf("the credential is %q, %v", got, err)
+	}
 	for path, want := range map[string]string{
 		"/cdh/resource/app/config/x":  "200 secret of d",
 		"/cdh/resource/app/config/y":  "500 get resource failed",

@@ -132,8 +132,16 @@ func TestWithInitData(t *testing.T) {
 			data: map[string]string{"cdh.toml": "socket='unix:///run/shared/cdh.sock'\n" + cdh},
 		},
 		{
-			name: "credentials that would be fetched", wantErr: "not served",
-			data: map[string]string{"cdh.toml": cdh + "[[credentials]]\nresource_uri='kbs:///a/b/c'\npath='/run/confidential-containers/cdh/kbs/c'\n"},
+			name: "credentials",
+			data: map[string]string{"cdh.toml": cdh + "[[credentials]]\nresource_uri='kbs:///a/b/c'\npath='/run/confidential-containers/cdh/kbs/x/c'\n"},
+			want: func(m Measured) bool {
+				return len(m.Credentials) == 1 && m.Credentials[0] == Credential{"kbs:///a/b/c", "/run/confidential-containers/cdh/kbs/x/c"}
+			},
+		},
+		{
+			name: "host-written initdata adds credentials", wantErr: "credentials are set twice",
+			from: Measured{Credentials: []Credential{{"kbs:///a/b/c", CredentialDir + "/c"}}},
+			data: map[string]string{"cdh.toml": cdh + "[[credentials]]\nresource_uri='kbs:///a/b/c'\npath='/run/confidential-containers/cdh/kbs/d'\n"},
 		},
 		{
 			name: "offline key store", wantErr: `want "cc_kbc"`,

@@ -70,7 +70,7 @@ type aaFile struct {
 var (
 	aaUnserved  = []string{"token_configs.coco_as", "log"}
 	cdhUnserved = []string{
-		"aa", "credentials", "skip_sealed_secret_verification", "log",
+		"aa", "skip_sealed_secret_verification", "log",
 		"image.work_dir", "image.sigstore_config",
 		"image.registry_config",
 		"image.max_concurrent_layer_downloads_per_image",
@@ -95,8 +95,8 @@ func parseAA(text string, log *slog.Logger) (Measured, error) {
 
 // cdhFile is confidential-data-hub's configuration as far as casemate obeys it.
 type cdhFile struct {
-	Socket      string           `toml:"socket"`
-	Credentials []toml.Primitive `toml:"credentials"`
+	Socket      string       `toml:"socket"`
+	Credentials []Credential `toml:"credentials"`
 	KBC         struct {
 		Name    string `toml:"name"`
 		URL     string `toml:"url"`
@@ -128,12 +128,9 @@ func parseCDH(text string, log *slog.Logger) (Measured, error) {
 	if file.KBC.Name != "cc_kbc" {
 		return Measured{}, fmt.Errorf("kbc.name: want %q, got %q", "cc_kbc", file.KBC.Name)
 	}
-	// Owners write these two out as they are by default, so they may be repeated.
+	// Owners write this out as it is by default, so it may be repeated.
 	if file.Socket != "" && file.Socket != hubSocket {
 		return Measured{}, fmt.Errorf("socket: want %q, got %q: a socket is not initdata's to move", hubSocket, file.Socket)
-	}
-	if len(file.Credentials) > 0 {
-		return Measured{}, errors.New("credentials: not served by casemate; leave it empty")
 	}
 	image := Image{
 		Policy: file.Image.Policy, PolicyURI: file.Image.PolicyURI,
@@ -143,7 +140,7 @@ func parseCDH(text string, log *slog.Logger) (Measured, error) {
 	if image.PolicyURI != "" {
 		image.Policy = "" // guest-components: the uri outranks the text
 	}
-	return Measured{KBS: KBS{URL: file.KBC.URL, Cert: file.KBC.KBSCert}, Image: image}, nil
+	return Measured{KBS: KBS{URL: file.KBC.URL, Cert: file.KBC.KBSCert}, Image: image, Credentials: file.Credentials}, nil
 }
 
 // decodeForeign decodes another program's file: a key that it obeys and we do

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -35,7 +36,9 @@ type Measured struct {
 	Services    Services    `toml:"services"`
 	EventLog    EventLog    `toml:"eventlog"`
 	Vault       Vault       `toml:"vault"`
-	TestSNP     TestSNP     `toml:"testsnp"`
+	// Credentials are secrets that the data hub writes to files before it serves.
+	Credentials []Credential `toml:"credentials"`
+	TestSNP     TestSNP      `toml:"testsnp"`
 }
 
 // KBS names the relying party and what proves that it is the one meant.
@@ -123,6 +126,35 @@ func (s Services) check(image Image) error {
 		if uri == image.CredentialsURI || uri == image.PolicyURI {
 			return fmt.Errorf("services.rest_resources %q: it is the guest's own and not for its workload", uri)
 		}
+	}
+	return nil
+}
+
+// Credential is a secret of the relying party and the file that it is written to.
+type Credential struct {
+	ResourceURI string `toml:"resource_uri"`
+	// Path lies below CredentialDir.
+	Path string `toml:"path"`
+}
+
+// CredentialDir is the only place for credentials, in memory.
+const CredentialDir = "/run/confidential-containers/cdh/kbs"
+
+// checkCredentials refuses places outside CredentialDir and two secrets for one file.
+func checkCredentials(list []Credential) error {
+	paths := map[string]bool{}
+	for _, c := range list {
+		if !strings.HasPrefix(c.ResourceURI, "kbs:///") {
+			return fmt.Errorf("credentials: resource_uri %q, want kbs:///REPOSITORY/TYPE/TAG", c.ResourceURI)
+		}
+		rest, ok := strings.CutPrefix(c.Path, CredentialDir+"/")
+		if !ok || path.Clean(c.Path) != c.Path || strings.HasPrefix(path.Base(rest), ".") {
+			return fmt.Errorf("credentials: path %q, want a file below %s", c.Path, CredentialDir)
+		}
+		if paths[c.Path] {
+			return fmt.Errorf("credentials: path %q is named twice", c.Path)
+		}
+		paths[c.Path] = true
 	}
 	return nil
 }
@@ -252,7 +284,7 @@ func (m Measured) check() error {
 	if m.Vault.TokenURI != "" && slices.Contains(m.Services.RESTResources, m.Vault.TokenURI) {
 		return fmt.Errorf("services.rest_resources %q: it is the guest's own and not for its workload", m.Vault.TokenURI)
 	}
-	return errors.Join(m.Vault.check(), m.Services.check(m.Image))
+	return errors.Join(checkCredentials(m.Credentials), m.Vault.check(), m.Services.check(m.Image))
 }
 
 // Weaknesses lists, in words for the start-up log, each protection that the
@@ -345,6 +377,12 @@ func (m Measured) join(o Measured) (Measured, error) {
 	m.EventLog.Enable = m.EventLog.Enable || o.EventLog.Enable
 	m.EventLog.Require = m.EventLog.Require || o.EventLog.Require
 	m.Services.RawEvidence = m.Services.RawEvidence || o.Services.RawEvidence
+	if len(m.Credentials) > 0 && len(o.Credentials) > 0 && !slices.Equal(m.Credentials, o.Credentials) {
+		failures = append(failures, errors.New("credentials are set twice, and differ"))
+	}
+	if len(m.Credentials) == 0 {
+		m.Credentials = o.Credentials
+	}
 	if err := m.Services.check(m.Image); err != nil {
 		failures = append(failures, err)
 	}

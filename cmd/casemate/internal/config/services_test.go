@@ -75,3 +75,26 @@ func TestInitDataNamesResourcesAndNoSockets(t *testing.T) {
 		t.Error("initdata opens a socket")
 	}
 }
+
+func TestCredentialPlaces(t *testing.T) {
+	const uri = "kbs:///a/b/c"
+	for name, c := range map[string]struct {
+		list []Credential
+		good bool
+	}{
+		"none":                   {nil, true},
+		"two":                    {[]Credential{{uri, CredentialDir + "/a"}, {uri, CredentialDir + "/x/b"}}, true},
+		"two for one file":       {[]Credential{{uri, CredentialDir + "/a"}, {uri, CredentialDir + "/a"}}, false},
+		"elsewhere":              {[]Credential{{uri, "/etc/shadow"}}, false},
+		"climbing":               {[]Credential{{uri, CredentialDir + "/../../../../etc/shadow"}}, false},
+		"only beginning like it": {[]Credential{{uri, CredentialDir + "-other/a"}}, false},
+		"the directory itself":   {[]Credential{{uri, CredentialDir + "/"}}, false},
+		"hidden, as ours are":    {[]Credential{{uri, CredentialDir + "/.a"}}, false},
+		"a file for a secret":    {[]Credential{{"file:///etc/shadow", CredentialDir + "/a"}}, false},
+		"nothing for a secret":   {[]Credential{{"", CredentialDir + "/a"}}, false},
+	} {
+		if err := checkCredentials(c.list); (err == nil) != c.good {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
