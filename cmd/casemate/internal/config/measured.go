@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"slices"
 	"strings"
 
@@ -85,115 +84,6 @@ type Image struct {
 type KeyProvider struct {
 	// Listen is unix:///PATH or a loopback HOST:PORT; empty serves nothing.
 	Listen string `toml:"listen"`
-}
-
-// Services are the sockets of guest-components' daemons; an empty address serves nothing.
-type Services struct {
-	// AttestationAgent and DataHub are unix:///PATH.
-	AttestationAgent string `toml:"attestation_agent"`
-	DataHub          string `toml:"data_hub"`
-	// REST is a loopback HOST:PORT, which every container reaches.
-	REST string `toml:"rest"`
-	// RESTFeatures is "resource" (default), "attestation" or "all".
-	RESTFeatures string `toml:"rest_features"`
-	// RESTResources are the kbs:///repository/type/tag that REST serves; no others.
-	RESTResources []string `toml:"rest_resources"`
-	// GetToken serves GetToken on the attestation agent's socket: a token with a private
-	// key of its own. RESTToken serves it to containers as well.
-	GetToken  bool `toml:"get_token"`
-	RESTToken bool `toml:"rest_token"`
-	// RawEvidence binds GetEvidence to the caller's bytes as they are.
-	RawEvidence bool `toml:"raw_evidence"`
-}
-
-// check refuses sockets that anybody reaches and listed resources that are the guest's.
-func (s Services) check(image Image) error {
-	for key, address := range map[string]string{"attestation_agent": s.AttestationAgent, "data_hub": s.DataHub} {
-		if address != "" && !strings.HasPrefix(address, "unix:") {
-			return fmt.Errorf("services.%s %q: want unix:///PATH", key, address)
-		}
-	}
-	if s.RESTToken && !s.GetToken {
-		return errors.New("services.rest_token: want services.get_token with it")
-	}
-	if !slices.Contains([]string{"", "resource", "attestation", "all"}, s.RESTFeatures) {
-		return fmt.Errorf("services.rest_features %q: want resource, attestation or all", s.RESTFeatures)
-	}
-	for _, uri := range s.RESTResources {
-		if !strings.HasPrefix(uri, "kbs:///") {
-			return fmt.Errorf("services.rest_resources %q: want kbs:///REPOSITORY/TYPE/TAG", uri)
-		}
-		if uri == image.CredentialsURI || uri == image.PolicyURI {
-			return fmt.Errorf("services.rest_resources %q: it is the guest's own and not for its workload", uri)
-		}
-	}
-	return nil
-}
-
-// Credential is a secret of the relying party and the file that it is written to.
-type Credential struct {
-	ResourceURI string `toml:"resource_uri"`
-	// Path lies below CredentialDir.
-	Path string `toml:"path"`
-}
-
-// CredentialDir is the only place for credentials, in memory.
-const CredentialDir = "/run/confidential-containers/cdh/kbs"
-
-// checkCredentials refuses places outside CredentialDir and two secrets for one file.
-func checkCredentials(list []Credential) error {
-	paths := map[string]bool{}
-	for _, c := range list {
-		if !strings.HasPrefix(c.ResourceURI, "kbs:///") {
-			return fmt.Errorf("credentials: resource_uri %q, want kbs:///REPOSITORY/TYPE/TAG", c.ResourceURI)
-		}
-		rest, ok := strings.CutPrefix(c.Path, CredentialDir+"/")
-		if !ok || path.Clean(c.Path) != c.Path || strings.HasPrefix(path.Base(rest), ".") {
-			return fmt.Errorf("credentials: path %q, want a file below %s", c.Path, CredentialDir)
-		}
-		if paths[c.Path] {
-			return fmt.Errorf("credentials: path %q is named twice", c.Path)
-		}
-		paths[c.Path] = true
-	}
-	return nil
-}
-
-// Vault is the HashiCorp Vault or OpenBao server that sealed secrets of provider "vault"
-// come from.
-type Vault struct {
-	// URL is https://HOST[:PORT]; empty is none.
-	URL string `toml:"url"`
-	// Cert is PEM text: the only roots accepted for the server's certificate.
-	Cert string `toml:"cert"`
-	// TokenURI is the secret of the relying party that is the server's token.
-	TokenURI string `toml:"token_uri"`
-	// Namespace, Transit and KV are the server's namespace and the mounts of its two
-	// engines; empty is the root and the default mounts.
-	Namespace string `toml:"namespace"`
-	Transit   string `toml:"transit"`
-	KV        string `toml:"kv"`
-}
-
-func (v Vault) check() error {
-	if v == (Vault{}) {
-		return nil
-	}
-	if !strings.HasPrefix(v.URL, "https://") || v.Cert == "" {
-		return fmt.Errorf("vault.url %q: want https, and vault.cert, the PEM certificate that it is pinned to", v.URL)
-	}
-	if !strings.HasPrefix(v.TokenURI, "kbs:///") {
-		return fmt.Errorf("vault.token_uri %q: want kbs:///REPOSITORY/TYPE/TAG", v.TokenURI)
-	}
-	return nil
-}
-
-// EventLog is the record of images pulled and containers started.
-type EventLog struct {
-	// Enable keeps one, in a register where the platform has one.
-	Enable bool `toml:"enable"`
-	// Require fails what would be recorded where no register holds it.
-	Require bool `toml:"require"`
 }
 
 // TestSNP is the test signer's directory. Only builds with the tag testsnp, which
