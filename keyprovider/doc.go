@@ -23,7 +23,9 @@
 // leads to another KEK and so to a failed tag.
 //
 // It also opens sealed secrets (guest-components' docs/SEALED_SECRET.md): a compact
-// JWS behind "sealed.", always verified by a P-256 key that the KBS holds. Refused
+// JWS behind "sealed.", always verified by a P-256 key that the KBS holds. It stands for a
+// secret of the KBS, for one of another store, or holds one under a data key that a KMS
+// wrapped; the folder vault has the client of the one that is served. Refused
 // there: verification keys in files, unsigned secrets, envelopes of A256CTR.
 //
 // Files: keyid.go (key ids), packet.go (annotation packets), plbco.go (layer

@@ -3,6 +3,7 @@
 package keyprovider
 
 import (
+	"crypto/cipher"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -30,32 +31,84 @@ type sealedVaultJSON struct {
 	Annotations      jsontext.Value `json:"annotations"`
 }
 
+// sealedEnvelopeJSON has the members of the envelope form alone.
+type sealedEnvelopeJSON struct {
+	Version          string         `json:"version"`
+	Type             string         `json:"type"`
+	KeyID            string         `json:"key_id"`
+	EncryptedKey     []byte         `json:"encrypted_key"`
+	EncryptedData    []byte         `json:"encrypted_data"`
+	WrapType         WrapType       `json:"wrap_type"`
+	IV               []byte         `json:"iv"`
+	Provider         string         `json:"provider"`
+	ProviderSettings jsontext.Value `json:"provider_settings"`
+	Annotations      jsontext.Value `json:"annotations"`
+}
+
 // SealVault writes the sealed secret that stands for the secret name of the KBS, in the
 // text form that Unseal reads (guest-components' docs/SEALED_SECRET.md). The text holds
 // a name and nothing secret. key is a P-256 key, whose public half guests find as a JWK
 // under keyID; both ids have the form "kbs:///REPOSITORY/TYPE/TAG".
 func SealVault(key *ecdsa.PrivateKey, keyID, name string) ([]byte, error) {
+	if err := CheckKeyID(name); err != nil {
+		return nil, fmt.Errorf("sealing: name: %w", err)
+	}
+	return SealStored(key, keyID, packetProvider, name, []byte("{}"))
+}
+
+// SealStored is SealVault for a secret of another store: provider is the name of an
+// Unsealer's Stores, annotations a JSON object that the store reads.
+func SealStored(key *ecdsa.PrivateKey, keyID, provider, name string, annotations []byte) ([]byte, error) {
+	return sign(key, keyID, sealedVaultJSON{
+		Version: sealedVersion, Type: sealedVault, Name: name, Provider: provider,
+		ProviderSettings: jsontext.Value("{}"), Annotations: annotations,
+	})
+}
+
+// SealEnvelope writes the sealed secret that holds secret itself, encrypted (A256GCM) by
+// dataKey, 32 bytes. wrapped is that key as the KMS provider wrapped it under kmsKey. The
+// text grows with the secret, and guests read at most MaxSealedBytes.
+func SealEnvelope(key *ecdsa.PrivateKey, keyID, provider, kmsKey string, dataKey, wrapped, secret []byte) ([]byte, error) {
+	block, err := newKEKCipher(dataKey)
+	if err != nil {
+		return nil, fmt.Errorf("sealing: data key: %w", err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		return nil, fmt.Errorf("sealing: %w", err)
+	}
+	iv := make([]byte, gcmIVBytes)
+	rand.Read(iv)
+	none := jsontext.Value("{}")
+	text, err := sign(key, keyID, sealedEnvelopeJSON{
+		Version: sealedVersion, Type: sealedEnvelope, KeyID: kmsKey, EncryptedKey: wrapped,
+		EncryptedData: aead.Seal(nil, iv, secret, nil), WrapType: A256GCM, IV: iv,
+		Provider: provider, ProviderSettings: none, Annotations: none,
+	})
+	if err == nil && len(text) > MaxSealedBytes {
+		return nil, fmt.Errorf("sealing: %d bytes of text, want at most %d", len(text), MaxSealedBytes)
+	}
+	return text, err
+}
+
+// sign writes a payload as a compact JWS behind "sealed.".
+func sign(key *ecdsa.PrivateKey, keyID string, payload any) ([]byte, error) {
 	if key.Curve != elliptic.P256() {
 		return nil, errors.New("sealing: the signing key is not of P-256")
 	}
-	for what, id := range map[string]string{"key id": keyID, "name": name} {
-		if err := CheckKeyID(id); err != nil {
-			return nil, fmt.Errorf("sealing: %s: %w", what, err)
-		}
+	if err := CheckKeyID(keyID); err != nil {
+		return nil, fmt.Errorf("sealing: key id: %w", err)
 	}
 	header, err := json.Marshal(sealedHeader{Algorithm: sealedAlg, KeyID: keyID})
 	if err != nil {
 		return nil, fmt.Errorf("sealing: %w", err)
 	}
-	none := jsontext.Value("{}")
-	payload, err := json.Marshal(sealedVaultJSON{
-		Version: sealedVersion, Type: sealedVault, Name: name, Provider: packetProvider, ProviderSettings: none, Annotations: none,
-	})
+	body, err := json.Marshal(payload)
 	if err != nil {
 		return nil, fmt.Errorf("sealing: %w", err)
 	}
 	b64 := base64.RawURLEncoding
-	signed := b64.EncodeToString(header) + "." + b64.EncodeToString(payload)
+	signed := b64.EncodeToString(header) + "." + b64.EncodeToString(body)
 	digest := sha256.Sum256([]byte(signed))
 	r, s, err := ecdsa.Sign(rand.Reader, key, digest[:])
 	if err != nil {

@@ -41,6 +41,14 @@ type KMS interface {
 	Decrypt(ctx context.Context, keyID string, encrypted, settings, annotations []byte) ([]byte, error)
 }
 
+// SecretStore keeps secrets that a sealed secret of the vault form names, where it is not
+// the KBS.
+type SecretStore interface {
+	// Secret returns the secret that name stands for. settings and annotations are JSON
+	// objects as signed. The caller clears the result.
+	Secret(ctx context.Context, name string, settings, annotations []byte) ([]byte, error)
+}
+
 // Unsealer opens sealed secrets (guest-components' docs/SEALED_SECRET.md). It is
 // safe for concurrent use if what it holds is.
 type Unsealer struct {
@@ -50,6 +58,9 @@ type Unsealer struct {
 	// KMS serves envelopes, by provider name in lower case. The provider "kbs" never
 	// serves envelopes.
 	KMS map[string]KMS
+	// Stores serve the vault form, by provider name in lower case. The provider "kbs" is
+	// always Keys.
+	Stores map[string]SecretStore
 }
 
 // Unseal verifies the signature of a sealed secret (text, "sealed." and a compact
@@ -78,7 +89,7 @@ func (u *Unsealer) Unseal(ctx context.Context, text []byte) ([]byte, error) {
 
 func (u *Unsealer) vault(ctx context.Context, p *sealedPayload) ([]byte, error) {
 	if !strings.EqualFold(p.Provider, packetProvider) {
-		return nil, fmt.Errorf("%w: vault provider %.64q, want %s", ErrSealed, p.Provider, packetProvider)
+		return u.stored(ctx, p)
 	}
 	uri, err := parseKeyID(p.Name)
 	if err != nil {
@@ -88,6 +99,19 @@ func (u *Unsealer) vault(ctx context.Context, p *sealedPayload) ([]byte, error) 
 	if err != nil {
 		clear(secret)
 		return nil, fmt.Errorf("%w %s: %w", ErrKey, uri, err)
+	}
+	return secret, nil
+}
+
+func (u *Unsealer) stored(ctx context.Context, p *sealedPayload) ([]byte, error) {
+	store, ok := u.Stores[strings.ToLower(p.Provider)]
+	if !ok {
+		return nil, fmt.Errorf("%w: no store is configured for vault provider %.64q", ErrSealed, p.Provider)
+	}
+	secret, err := store.Secret(ctx, p.Name, p.ProviderSettings, p.Annotations)
+	if err != nil {
+		clear(secret)
+		return nil, fmt.Errorf("%w %.128q at %.64q: %w", ErrKey, p.Name, p.Provider, err)
 	}
 	return secret, nil
 }

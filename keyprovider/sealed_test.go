@@ -222,3 +222,41 @@ func FuzzParseSealed(f *testing.F) {
 		_, _ = parseSealedPayload(s.payload)
 	})
 }
+
+// shelf is a SecretStore that tells what it was asked.
+type shelf struct{ asked []string }
+
+func (s *shelf) Secret(_ context.Context, name string, settings, annotations []byte) ([]byte, error) {
+	s.asked = append(s.asked, name+" "+string(settings)+" "+string(annotations))
+	return []byte("hunter2"), nil
+}
+
+func TestUnsealFromAnotherStore(t *testing.T) {
+	key := newSealKey(t)
+	keys := &keyMap{keys: map[string][]byte{sealKID: publicJWK(t, key, "")}}
+	text, err := SealStored(key, sealKID, "vault", "app/db", []byte(`{"field":"password"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := new(shelf)
+	got, err := (&Unsealer{Keys: keys, Stores: map[string]SecretStore{"vault": s}}).Unseal(t.Context(), text)
+	if err != nil || string(got) != "hunter2" || len(s.asked) != 1 || s.asked[0] != `app/db {} {"field":"password"}` {
+		t.Fatalf("got %q, %v, asked %q", got, err, s.asked)
+	}
+	if _, err := (&Unsealer{Keys: keys}).Unseal(t.Context(), text); !errors.Is(err, ErrSealed) {
+		t.Errorf("no store is configured: %v", err)
+	}
+	// The KBS stays the KBS, whatever the map says.
+	other, err := SealVault(key, sealKID, sealedName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := (&Unsealer{Keys: keys, Stores: map[string]SecretStore{"kbs": s}}).Unseal(t.Context(), other); err == nil || len(s.asked) != 1 {
+		t.Errorf("got %q, %v from a store called kbs", got, err)
+	}
+	forged := bytes.Clone(text)
+	forged[len(forged)-5] ^= 1
+	if _, err := (&Unsealer{Keys: keys, Stores: map[string]SecretStore{"vault": s}}).Unseal(t.Context(), forged); err == nil || len(s.asked) != 1 {
+		t.Errorf("a forged text was looked up: %v", err)
+	}
+}

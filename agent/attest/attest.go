@@ -42,6 +42,13 @@ type InitDataRecorder interface {
 	RecordInitData(ctx context.Context, digest []byte) error
 }
 
+// RuntimeLog is the guest's own event log; eventlog.Log is one.
+type RuntimeLog interface {
+	// Hold calls f with the entries of the log that RTMR3 holds, in the log's own form,
+	// nil for none, and lets nobody extend the register until f returns.
+	Hold(f func(entries []byte) error) error
+}
+
 // Config says where to look. Its zero value is the real machine.
 type Config struct {
 	// TEE, when set, must be what the machine has. evidence.Sample asks for the sample
@@ -59,6 +66,9 @@ type Config struct {
 	TSM configfsi.Client
 	// EventLog is the path of the firmware's event log; "" is the kernel's path.
 	EventLog string
+	// Runtime is the log of what the guest did since it booted; nil is none. Only TDX
+	// evidence carries it.
+	Runtime RuntimeLog
 	// Log tells what evidence is made of; nil discards.
 	Log *slog.Logger
 }
@@ -110,7 +120,7 @@ func detectTSM(cfg Config) (Attester, error) {
 	case snpProvider:
 		return &snpAttester{tsm: cfg.TSM}, nil
 	case tdxProvider:
-		return &tdxAttester{tsm: cfg.TSM, eventLog: cfg.EventLog, log: cfg.Log}, nil
+		return &tdxAttester{tsm: cfg.TSM, eventLog: cfg.EventLog, runtime: cfg.Runtime, log: cfg.Log}, nil
 	}
 	return nil, fmt.Errorf("unsupported report provider %.32q in %s, want %s or %s", name, reportSubsystem, snpProvider, tdxProvider)
 }

@@ -20,10 +20,42 @@ const ccelPath = "/sys/firmware/acpi/tables/data/CCEL"
 // logEndMark closes the log for its readers.
 var logEndMark = bytes.Repeat([]byte{0xFF}, 8)
 
+// emptyLogHead stands before run-time entries where there is no firmware log, as in
+// guest-components: an EV_NO_ACTION event that names SHA-384 and SM3.
+func emptyLogHead() []byte {
+	le := binary.LittleEndian
+	head := le.AppendUint32(le.AppendUint32(nil, 0), evNoAction)
+	head = le.AppendUint32(append(head, make([]byte, 20)...), 24+4+8+1)
+	head = le.AppendUint32(append(head, make([]byte, 24)...), 2)
+	for _, algorithm := range [][2]uint16{{0x0C, 48}, {0x12, 32}} {
+		head = le.AppendUint16(le.AppendUint16(head, algorithm[0]), algorithm[1])
+	}
+	return append(head, 0)
+}
+
 // readEventLog returns the events of the firmware without the unused rest of their
-// area, closed by eight 0xFF bytes; nil when there is no file or no event. The host chose
-// these bytes and the relying party replays them.
-func readEventLog(path string) ([]byte, error) {
+// area, then the guest's own entries, closed by eight 0xFF bytes; nil when there are
+// neither. The host chose the firmware's bytes and the relying party replays them.
+func readEventLog(path string, entries []byte) ([]byte, error) {
+	log, err := readFirmwareLog(path)
+	if err != nil {
+		return nil, err
+	}
+	if log == nil {
+		if len(entries) == 0 {
+			return nil, nil
+		}
+		log = emptyLogHead()
+	}
+	log = append(append(log, entries...), logEndMark...)
+	if len(log) > evidence.MaxEventLogSize {
+		return nil, fmt.Errorf("event log of %d bytes, at most %d allowed", len(log), evidence.MaxEventLogSize)
+	}
+	return log, nil
+}
+
+// readFirmwareLog returns nil when there is no file or no event.
+func readFirmwareLog(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -47,7 +79,7 @@ func readEventLog(path string) ([]byte, error) {
 	if size == 0 {
 		return nil, nil
 	}
-	return append(area[:size:size], logEndMark...), nil
+	return area[:size:size], nil
 }
 
 // eventsSize walks the log, TCG PC Client Platform Firmware Profile section 10.2, up

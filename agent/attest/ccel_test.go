@@ -51,7 +51,7 @@ func TestEventLogIsCutBehindItsLastEvent(t *testing.T) {
 	for name, tail := range map[string][]byte{
 		"rest of ones": bytes.Repeat([]byte{0xFF}, 4096), "rest of zeros": make([]byte, 4096), "no rest": nil,
 	} {
-		got, err := readEventLog(writeLog(t, join(events, tail)))
+		got, err := readEventLog(writeLog(t, join(events, tail)), nil)
 		if err != nil || !bytes.Equal(got, join(events, ff)) {
 			t.Errorf("%s: got %d bytes, want %d (%v)", name, len(got), len(events)+8, err)
 		}
@@ -59,7 +59,7 @@ func TestEventLogIsCutBehindItsLastEvent(t *testing.T) {
 	for name, path := range map[string]string{
 		"no file": t.TempDir() + "/none", "empty file": writeLog(t, nil), "unused area": writeLog(t, make([]byte, 64)),
 	} {
-		if got, err := readEventLog(path); got != nil || err != nil {
+		if got, err := readEventLog(path, nil); got != nil || err != nil {
 			t.Errorf("%s: got %x, %v", name, got, err)
 		}
 	}
@@ -79,11 +79,11 @@ func TestEventLogRefuses(t *testing.T) {
 		{"event of 4 GiB", join(good[:28], []byte{0xFF, 0xFF, 0xFF, 0xFF}), "malformed event at byte 0"},
 		{"huge", make([]byte, evidence.MaxEventLogSize), "more than"},
 	} {
-		if got, err := readEventLog(writeLog(t, tc.area)); err == nil || !strings.Contains(err.Error(), tc.want) {
+		if got, err := readEventLog(writeLog(t, tc.area), nil); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: got %d bytes, error %v, want %q", tc.name, len(got), err, tc.want)
 		}
 	}
-	if _, err := readEventLog(t.TempDir()); err == nil {
+	if _, err := readEventLog(t.TempDir(), nil); err == nil {
 		t.Error("read a directory")
 	}
 }

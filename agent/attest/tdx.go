@@ -36,6 +36,7 @@ const (
 type tdxAttester struct {
 	tsm      configfsi.Client
 	eventLog string
+	runtime  RuntimeLog
 	log      *slog.Logger
 }
 
@@ -45,18 +46,27 @@ func (a *tdxAttester) Evidence(ctx context.Context, r evidence.ReportData) (json
 	if r.IsZero() {
 		return nil, fmt.Errorf("making TDX evidence: %w", errNoReportData)
 	}
-	quote, _, err := a.quote(ctx, r.Bytes64())
+	var e evidence.TDXEvidence
+	take := func(entries []byte) (err error) {
+		if e.Quote, _, err = a.quote(ctx, r.Bytes64()); err != nil {
+			return err
+		}
+		e.EventLog, err = readEventLog(a.eventLog, entries)
+		return err
+	}
+	var err error
+	if a.runtime == nil {
+		err = take(nil)
+	} else {
+		err = a.runtime.Hold(take)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("making TDX evidence: %w", err)
 	}
-	eventLog, err := readEventLog(a.eventLog)
-	if err != nil {
-		return nil, fmt.Errorf("making TDX evidence: %w", err)
-	}
-	if eventLog == nil {
+	if e.EventLog == nil {
 		a.log.Info("TDX evidence without an event log", "path", a.eventLog)
 	}
-	return evidence.TDXEvidence{Quote: quote, EventLog: eventLog}.Encode()
+	return e.Encode()
 }
 
 // BoundInitData returns the 48 bytes of MRCONFIGID.

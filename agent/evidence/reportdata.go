@@ -21,7 +21,7 @@ const (
 
 // ReportData is what a report is bound to. It can only be made by the handshake
 // (RuntimeData.ReportData) or for a workload (WorkloadReportData), so no caller can
-// choose its bytes. The zero value is bound to nothing and attesters refuse it.
+// choose its bytes; RawReportData is the named exception. The zero value is bound to nothing and attesters refuse it.
 type ReportData struct {
 	bytes [ReportDataSize]byte
 	size  int
@@ -49,6 +49,12 @@ func WorkloadReportData(data []byte) ReportData {
 	r.size = n + copy(r.bytes[n:], workloadTag)
 	return r
 }
+
+// RawReportData takes the bytes of the report field as the caller chose them, 1 to 64, as
+// guest-components' GetEvidence does. Whoever may choose them can go through a handshake
+// in the guest's name, with a key of his own: it is for guests whose measured
+// configuration asks for that by name, and for no other use.
+func RawReportData(data []byte) (ReportData, error) { return newReportData(data) }
 
 // IsZero reports whether r is bound to nothing.
 func (r ReportData) IsZero() bool { return r.size == 0 }

@@ -26,6 +26,9 @@ const (
 	MRConfigIDSize = 48 // TDX, MRCONFIGID
 )
 
+// maxDigestSize is SHA-512, the longest that a document may name.
+const maxDigestSize = 64
+
 // ErrUnbound says that the hardware value is all zero: the guest was launched without
 // initdata, so no document belongs to it.
 var ErrUnbound = errors.New("the launch bound no initdata: the hardware value is all zero")
@@ -138,7 +141,13 @@ func fit(digest []byte, size int) []byte {
 
 // Match returns nil when bound, the value of a fresh report, is the digest of this
 // document: HostDataSize or MRConfigIDSize bytes. An all-zero value is ErrUnbound.
-func (d *InitData) Match(bound []byte) error {
+func (d *InitData) Match(bound []byte) error { return MatchDigest(d.digest, bound) }
+
+// MatchDigest is Match for a digest whose document is not at hand: 1 to 64 bytes.
+func MatchDigest(digest, bound []byte) error {
+	if len(digest) == 0 || len(digest) > maxDigestSize {
+		return fmt.Errorf("matching initdata: a digest of %d bytes, want 1 to %d", len(digest), maxDigestSize)
+	}
 	// Any other length is not a hardware field; a short one would match too easily.
 	if len(bound) != HostDataSize && len(bound) != MRConfigIDSize {
 		return fmt.Errorf("matching initdata: the hardware value is %d bytes, want %d or %d",
@@ -147,7 +156,7 @@ func (d *InitData) Match(bound []byte) error {
 	if IsZero(bound) {
 		return fmt.Errorf("matching initdata: %w", ErrUnbound)
 	}
-	if want := fit(d.digest, len(bound)); !bytes.Equal(bound, want) {
+	if want := fit(digest, len(bound)); !bytes.Equal(bound, want) {
 		return fmt.Errorf("matching initdata: the hardware keeps %x, this document is %x", bound, want)
 	}
 	return nil

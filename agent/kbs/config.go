@@ -51,6 +51,9 @@ type Config struct {
 	InitData []byte
 	// RequestTimeout bounds one request with its answer; 0 means 60 s.
 	RequestTimeout time.Duration
+	// Transcript is told how each handshake went, failed attempts as well, before its
+	// outcome is acted on; nil is nobody.
+	Transcript func(Transcript)
 	// Log tells of handshakes; nil discards.
 	Log *slog.Logger
 }

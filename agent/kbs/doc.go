@@ -19,8 +19,9 @@
 // that a policy said no (Trustee uses it for both), so it causes one new handshake and
 // is final the second time. However many callers ask, one handshake runs.
 //
-// Files: config.go, client.go the entry points; session.go one session for all;
-// handshake.go the protocol; token.go token times; teekey.go, jwe.go the session's key
+// Files: config.go, client.go the entry points; session.go one session for all; exporter.go
+// tokens for other processes;
+// handshake.go the protocol; transcript.go how one went; token.go token times; teekey.go, jwe.go the session's key
 // and what it opens; transport.go HTTP; errors.go; uri.go resource URIs. The directory
 // kbstest has a broker that lies.
 package kbs

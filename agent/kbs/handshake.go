@@ -53,11 +53,20 @@ func (c *Client) handshake(ctx context.Context) (*session, error) {
 }
 
 func (c *Client) attempt(ctx context.Context) (*session, error) {
+	t := c.begin()
+	s, err := c.converse(ctx, t)
+	c.finish(t, s, err)
+	return s, err
+}
+
+// converse goes through one handshake and notes in t how far it came.
+func (c *Client) converse(ctx context.Context, t *Transcript) (*session, error) {
 	s := &session{jar: newJar(c.base)}
 	challenge, err := c.auth(ctx, s)
 	if err != nil {
 		return nil, fmt.Errorf("asking for a challenge: %w", err)
 	}
+	t.Hash = challenge.Hash
 	if s.key, err = newTEEKey(c.cfg.KeyAlgorithm); err != nil {
 		return nil, fmt.Errorf("making a TEE key: %w", err)
 	}
@@ -65,6 +74,7 @@ func (c *Client) attempt(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.Sent = body
 	if err := c.attest(ctx, s, body); err != nil {
 		return nil, fmt.Errorf("attesting: %w", err)
 	}

@@ -14,8 +14,8 @@ import (
 // rsaBits is what guest-components uses; larger keys cost time at every handshake.
 const rsaBits = 2048
 
-// teeKey is the private key of one session. It never leaves the process; Go offers no
-// way to clear it.
+// teeKey is the private key of one session. It never leaves the process unless an
+// Exporter made it; Go offers no way to clear it.
 type teeKey struct {
 	ec  *ecdh.PrivateKey
 	rsa *rsa.PrivateKey

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/containerd/ttrpc"
+	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -22,6 +23,15 @@ import (
 type Agent struct {
 	// Evidence must not be nil.
 	Evidence Evidencer
+	// Raw binds evidence to the caller's bytes themselves, 1 to 64 of them, as upstream
+	// does: a caller can then attest in the guest's name. Only measured configuration
+	// may set it.
+	Raw bool
+	// Tokens serves GetToken of type kbs; nil refuses it. Only measured configuration
+	// may ask for it: whoever gets the answer is this guest to the relying party.
+	Tokens Tokens
+	// Events takes entries of the event log; nil keeps none.
+	Events Measurer
 	// Log gets the reasons that clients are not told. Must not be nil.
 	Log *slog.Logger
 }
@@ -34,7 +44,7 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 }
 
 // GetEvidence binds evidence to data of the caller's choice, in the domain of
-// workloads: evidence.WorkloadReportData.
+// workloads (evidence.WorkloadReportData) unless Raw is set.
 func (a *Agent) GetEvidence(ctx context.Context, in *pb.GetEvidenceRequest) (*pb.GetEvidenceResponse, error) {
 	out, err := a.evidence(ctx, in.RuntimeData)
 	if err != nil {
@@ -47,7 +57,14 @@ func (a *Agent) evidence(ctx context.Context, data []byte) ([]byte, error) {
 	if len(data) > maxRuntimeData {
 		return nil, &failure{"get evidence failed", fmt.Errorf("%d bytes of runtime data, want at most %d", len(data), maxRuntimeData)}
 	}
-	out, err := a.Evidence.Evidence(ctx, evidence.WorkloadReportData(data))
+	bound := evidence.WorkloadReportData(data)
+	if a.Raw {
+		var err error
+		if bound, err = evidence.RawReportData(data); err != nil {
+			return nil, &failure{"get evidence failed", err}
+		}
+	}
+	out, err := a.Evidence.Evidence(ctx, bound)
 	if err != nil {
 		return nil, &failure{"get evidence failed", err}
 	}
@@ -62,9 +79,30 @@ func (a *Agent) GetAdditionalEvidence(context.Context, *pb.GetAdditionalEvidence
 // errNoToken refuses GetToken: upstream's answer carries the private TEE key.
 var errNoToken = errors.New("tokens for other processes are not served")
 
-// GetToken is refused.
-func (a *Agent) GetToken(context.Context, *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
-	return nil, &failure{"get token failed: not enabled", errNoToken}
+// GetToken returns a token with its private key, {"token":"JWT","tee_keypair":"PEM"},
+// where Tokens is set.
+func (a *Agent) GetToken(ctx context.Context, in *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
+	if a.Tokens == nil {
+		return nil, &failure{"get token failed: not enabled", errNoToken}
+	}
+	if in.TokenType != "kbs" {
+		return nil, &failure{"get token failed: token type is not served", fmt.Errorf("token type %.32q, want kbs", in.TokenType)}
+	}
+	token, key, err := a.Tokens.Token(ctx)
+	defer clear(token)
+	defer clear(key)
+	if err != nil {
+		return nil, &failure{"get token failed", err}
+	}
+	out := append(make([]byte, 0, len(token)+2*len(key)+64), `{"token":`...)
+	if out, err = jsontext.AppendQuote(out, token); err != nil {
+		return nil, &failure{"get token failed", errors.New("the token is not text")}
+	}
+	out = append(out, `,"tee_keypair":`...)
+	if out, err = jsontext.AppendQuote(out, key); err != nil {
+		return nil, &failure{"get token failed", errors.New("the key is not text")}
+	}
+	return &pb.GetTokenResponse{Token: append(out, '}')}, nil
 }
 
 // closedDomain reports domains that verifiers read as the guest's own words.
@@ -74,14 +112,39 @@ func closedDomain(domain string) bool {
 		strings.HasPrefix(domain, "casemate/") || strings.HasPrefix(domain, "github.com/casemate")
 }
 
-// ExtendRuntimeMeasurement refuses entries that only the guest itself could make or
-// that would be two entries to a reader, and says NOT_ENABLED to all others: this guest
-// keeps no event log.
+// ExtendRuntimeMeasurement records an entry of another program. It refuses entries that
+// only the guest itself could make, that would be two entries to a reader, or that would
+// go into the firmware's registers. NOT_SUPPORTED says that the entry was recorded and
+// that no register holds it.
 func (a *Agent) ExtendRuntimeMeasurement(_ context.Context, in *pb.ExtendRuntimeMeasurementRequest) (*pb.ExtendRuntimeMeasurementResponse, error) {
-	if err := checkEvent(in.Domain, in.Operation, in.Content); err != nil {
+	err := checkEvent(in.Domain, in.Operation, in.Content)
+	if err == nil {
+		err = checkRegister(in.RegisterIndex)
+	}
+	if err != nil {
 		return nil, &failure{"extend runtime measurement failed", err}
 	}
-	return &pb.ExtendRuntimeMeasurementResponse{Result: pb.RuntimeMeasurementResult_NOT_ENABLED}, nil
+	if a.Events == nil {
+		return &pb.ExtendRuntimeMeasurementResponse{Result: pb.RuntimeMeasurementResult_NOT_ENABLED}, nil
+	}
+	bound, err := a.Events.MeasureFor(in.Domain, in.Operation, in.Content)
+	if err != nil {
+		return nil, &failure{"extend runtime measurement failed", err}
+	}
+	result := pb.RuntimeMeasurementResult_OK
+	if !bound {
+		result = pb.RuntimeMeasurementResult_NOT_SUPPORTED
+	}
+	return &pb.ExtendRuntimeMeasurementResponse{Result: result}, nil
+}
+
+// checkRegister refuses the PCR numbers that upstream maps to RTMR0 to RTMR2: extending
+// those would make the guest's firmware and kernel look like others.
+func checkRegister(index *uint64) error {
+	if index != nil && *index >= 1 && *index <= 15 {
+		return fmt.Errorf("register %d is the firmware's and the kernel's", *index)
+	}
+	return nil
 }
 
 func checkEvent(domain, operation, content string) error {

@@ -74,7 +74,14 @@ func (h *Hub) PullImage(ctx context.Context, in *pb.ImagePullRequest) (*pb.Image
 	}
 	digest, err := h.Images.PullImage(ctx, in.ImageUrl, in.BundlePath)
 	if err != nil {
-		return nil, &failure{"Image Pull error: Failed to pull image", err}
+		text := "Image Pull error: Failed to pull image"
+		if w, ok := errors.AsType[interface {
+			error
+			Phrase() string
+		}](err); ok {
+			text += ": " + w.Phrase()
+		}
+		return nil, &failure{text, err}
 	}
 	return &pb.ImagePullResponse{ManifestDigest: digest}, nil
 }

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	strict "github.com/go-json-experiment/json"
+
+	pb "github.com/casemate/casemate/agent/api/attestation"
 )
 
 const (
@@ -31,12 +33,15 @@ const (
 // REST is api-server-rest. It is what containers reach, since they share the guest's
 // network: only listed resources are served.
 type REST struct {
-	// Agent serves evidence; nil switches the attestation routes off.
-	Agent *Agent
+	// Agent is an Agent or a RemoteAgent; nil switches the attestation routes off.
+	Agent pb.TTRPCAttestationAgentServiceService
 	// Resources serves what Paths lists; nil switches the resource route off.
 	Resources Resources
 	// Paths are the URIs (kbs:///repository/type/tag) that the workload may read.
 	Paths []string
+	// Token serves /aa/token. Containers then read every secret of the workload at the
+	// relying party, listed here or not: only measured configuration may set it.
+	Token bool
 	// Version is what /info says.
 	Version string
 	// Log gets the reasons that clients are not told. Must not be nil.
@@ -87,15 +92,15 @@ func (s *REST) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path, query, _ := strings.Cut(r.RequestURI, "?")
 	switch {
 	case path == "/info":
-		s.info(w, r)
+		s.info(ctx, w, r)
 	case strings.HasPrefix(path, resourcePrefix):
 		s.resource(ctx, w, strings.TrimPrefix(path, resourcePrefix))
 	case strings.HasPrefix(path, "/aa/") && s.Agent == nil:
 		answer(w, http.StatusNotFound, "Attestation Feature Not Enabled")
 	case path == "/aa/aael" && r.Method == http.MethodPost:
-		s.extend(w, r)
+		s.extend(ctx, w, r)
 	case path == "/aa/token" && r.Method == http.MethodGet:
-		s.token(w, query)
+		s.token(ctx, w, query)
 	case path == "/aa/evidence" && r.Method == http.MethodGet:
 		s.evidence(ctx, w, query, false)
 	case path == "/aa/additional-evidence" && r.Method == http.MethodGet:
@@ -122,7 +127,7 @@ func (s *REST) fail(w http.ResponseWriter, err error) {
 	answer(w, http.StatusInternalServerError, phrase(err))
 }
 
-func (s *REST) info(w http.ResponseWriter, r *http.Request) {
+func (s *REST) info(ctx context.Context, w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
 		answer(w, http.StatusMethodNotAllowed, "Method Not Allowed")
 		return
@@ -134,7 +139,12 @@ func (s *REST) info(w http.ResponseWriter, r *http.Request) {
 	}
 	info.Version, info.Feature = "Guest Components Version: "+s.Version, "resource"
 	if s.Agent != nil {
-		info.TEE, info.Feature = string(s.Agent.Evidence.TEE()), "all"
+		tee, err := s.Agent.GetTeeType(ctx, &pb.GetTeeTypeRequest{})
+		if err != nil {
+			s.fail(w, &failure{"get TEE type failed", err})
+			return
+		}
+		info.TEE, info.Feature = tee.Tee, "all"
 		if s.Resources == nil {
 			info.Feature = "attestation"
 		}
@@ -166,13 +176,23 @@ func (s *REST) resource(ctx context.Context, w http.ResponseWriter, path string)
 	answerBytes(w, "application/octet-stream", secret)
 }
 
-func (s *REST) token(w http.ResponseWriter, query string) {
+func (s *REST) token(ctx context.Context, w http.ResponseWriter, query string) {
 	values, err := url.ParseQuery(query)
 	if err != nil || !values.Has("token_type") {
 		answer(w, http.StatusBadRequest, "BAD REQUEST")
 		return
 	}
-	s.fail(w, &failure{"get token failed: not enabled", errNoToken})
+	if !s.Token {
+		s.fail(w, &failure{"get token failed: not enabled", errNoToken})
+		return
+	}
+	out, err := s.Agent.GetToken(ctx, &pb.GetTokenRequest{TokenType: values.Get("token_type")})
+	if err != nil {
+		s.fail(w, worded("get token failed", err))
+		return
+	}
+	defer clear(out.Token)
+	answerBytes(w, "application/octet-stream", out.Token)
 }
 
 func (s *REST) evidence(ctx context.Context, w http.ResponseWriter, query string, additional bool) {
@@ -189,21 +209,22 @@ func (s *REST) evidence(ctx context.Context, w http.ResponseWriter, query string
 			return
 		}
 	}
+	var out *pb.GetEvidenceResponse
 	if additional {
-		answerBytes(w, "application/octet-stream", nil)
-		return
+		out, err = s.Agent.GetAdditionalEvidence(ctx, &pb.GetAdditionalEvidenceRequest{RuntimeData: data})
+	} else {
+		out, err = s.Agent.GetEvidence(ctx, &pb.GetEvidenceRequest{RuntimeData: data})
 	}
-	out, err := s.Agent.evidence(ctx, data)
 	if err != nil {
-		s.fail(w, err)
+		s.fail(w, worded("get evidence failed", err))
 		return
 	}
-	answerBytes(w, "application/octet-stream", out)
+	answerBytes(w, "application/octet-stream", out.Evidence)
 }
 
 // extend takes an event-log entry. Answers are 200 with booleans in strings, except for
 // a body that cannot be read, as upstream's are.
-func (s *REST) extend(w http.ResponseWriter, r *http.Request) {
+func (s *REST) extend(ctx context.Context, w http.ResponseWriter, r *http.Request) {
 	var in struct {
 		Domain    *string `json:"domain"`
 		Operation *string `json:"operation"`
@@ -214,9 +235,18 @@ func (s *REST) extend(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, &failure{"extend runtime measurement failed: want JSON with domain, operation and content", errors.Join(errors.New("reading the entry"), err)})
 		return
 	}
-	if err := checkEvent(*in.Domain, *in.Operation, *in.Content); err != nil {
-		s.fail(w, &failure{"extend runtime measurement failed", err})
+	out, err := s.Agent.ExtendRuntimeMeasurement(ctx, &pb.ExtendRuntimeMeasurementRequest{Domain: *in.Domain, Operation: *in.Operation, Content: *in.Content})
+	if err != nil {
+		s.fail(w, worded("extend runtime measurement failed", err))
 		return
 	}
-	answerBytes(w, "application/json", []byte(`{"success":"false","message":"runtime measurement is not enabled"}`))
+	text := `{"success":"true"}`
+	switch out.Result {
+	case pb.RuntimeMeasurementResult_OK:
+	case pb.RuntimeMeasurementResult_NOT_ENABLED:
+		text = `{"success":"false","message":"runtime measurement is not enabled"}`
+	default:
+		text = `{"success":"false","message":"runtime measurement is not supported"}`
+	}
+	answerBytes(w, "application/json", []byte(text))
 }

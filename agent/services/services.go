@@ -13,6 +13,12 @@ import (
 // callTimeout ends a call whose backend hangs; upstream's clients give up after it.
 const callTimeout = 50 * time.Second
 
+// pullTimeout is callTimeout for an image; kata-agent waits as long by default.
+const (
+	pullTimeout = 20 * time.Minute
+	pullMethod  = "/api.ImagePullService/PullImage"
+)
+
 // maxRuntimeData caps what evidence can be bound to; it is hashed, not stored.
 const maxRuntimeData = 1 << 20
 
@@ -22,6 +28,20 @@ type Evidencer interface {
 	TEE() evidence.TEE
 	// Evidence returns fresh evidence bound to r, a JSON object.
 	Evidence(ctx context.Context, r evidence.ReportData) (json.RawMessage, error)
+}
+
+// Tokens earns tokens for other processes; kbs.Exporter is one.
+type Tokens interface {
+	// Token returns a JWT and the private key that it names, as PEM. The key must be
+	// nobody else's. The caller clears both.
+	Token(ctx context.Context) (token, key []byte, err error)
+}
+
+// Measurer is the guest's event log; eventlog.Log is one.
+type Measurer interface {
+	// MeasureFor records an entry of another program and reports whether a register
+	// holds it. The domain has been found not to be the guest's.
+	MeasureFor(domain, operation, content string) (bound bool, err error)
 }
 
 // Resources fetches secrets; kbs.Client is one.
@@ -39,6 +59,7 @@ type Unsealer interface {
 // Images pulls an image for a caller of the data hub.
 type Images interface {
 	// PullImage makes the image's root file system at bundlePath and returns the
-	// digest of the platform's manifest.
+	// digest of the platform's manifest. What an error's method Phrase returns, if it
+	// has one, callers may read.
 	PullImage(ctx context.Context, imageURL, bundlePath string) (string, error)
 }

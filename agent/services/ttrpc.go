@@ -27,6 +27,14 @@ type failure struct {
 func (f *failure) Error() string { return f.phrase + ": " + f.reason.Error() }
 func (f *failure) Unwrap() error { return f.reason }
 
+// worded gives err a phrase unless it has one.
+func worded(phrase string, err error) error {
+	if _, ok := errors.AsType[*failure](err); ok {
+		return err
+	}
+	return &failure{phrase, err}
+}
+
 // internalError stands for every error that has no phrase of its own.
 const internalError = "internal error"
 
@@ -69,7 +77,11 @@ func serveTTRPC(ctx context.Context, l net.Listener, prefix string, log *slog.Lo
 // into what clients may read. Errors that are a status already were made for them.
 func guard(prefix string, log *slog.Logger) ttrpc.UnaryServerInterceptor {
 	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (resp any, err error) {
-		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		limit := callTimeout
+		if info.FullMethod == pullMethod {
+			limit = pullTimeout
+		}
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		defer func() {
 			if r := recover(); r != nil {

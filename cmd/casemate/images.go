@@ -66,11 +66,18 @@ func (p *podImages) pull(ctx context.Context, reference string) (*imagepull.Imag
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+	if err := p.m.canMeasure(); err != nil {
+		return nil, err
+	}
 	puller, err := p.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return puller.Pull(ctx, reference)
+	img, err := puller.Pull(ctx, reference)
+	if err != nil {
+		return nil, err
+	}
+	return img, p.m.measureImage(reference, img.Manifest.String())
 }
 
 // open attests and makes the puller, once. A failure is not kept: the next pull may
@@ -112,22 +119,34 @@ func (p *podImages) Close() error {
 }
 
 // hostPhrase is what the host may know of a failed pull: what it asked for and a
-// fixed phrase, in the words that kata's own tests look for.
+// fixed phrase.
 func hostPhrase(reference string, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	code, phrase := codes.Internal, "see the guest's own log"
+	code, phrase := codes.Internal, pullPhrase(err)
+	if errors.Is(err, trust.ErrDenied) || errors.Is(err, imagepull.ErrUnauthorized) {
+		code = codes.PermissionDenied
+	}
+	if phrase == "" {
+		phrase = "see the guest's own log"
+	}
+	return &pod.Failure{Code: code, Phrase: fmt.Sprintf("Failed to pull image %.512s: %s", reference, phrase), Err: err}
+}
+
+// pullPhrase names the fault in the words that kata's own tests look for; "" when it is
+// this machine's.
+func pullPhrase(err error) string {
 	var fault imagepull.Fault
 	switch {
 	case errors.Is(err, trust.ErrDenied):
-		code, phrase = codes.PermissionDenied, "Image policy rejected: Denied by policy"
+		return "Image policy rejected: Denied by policy"
 	case errors.Is(err, imagepull.ErrUnauthorized):
-		code, phrase = codes.PermissionDenied, "Not authorized"
+		return "Not authorized"
 	case errors.Is(err, imagepull.ErrKey), errors.Is(err, imagepull.ErrMAC), errors.Is(err, imagepull.ErrPlainDigest):
-		phrase = "Failed to decrypt the image layer, please ensure that the decryption key is placed and correct"
+		return "Failed to decrypt the image layer, please ensure that the decryption key is placed and correct"
 	case errors.As(err, &fault):
-		phrase = fault.Error()
+		return fault.Error()
 	}
-	return &pod.Failure{Code: code, Phrase: fmt.Sprintf("Failed to pull image %.512s: %s", reference, phrase), Err: err}
+	return ""
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/casemate/casemate/agent/container"
@@ -56,10 +57,22 @@ func main() {
 	// The main goroutine is tied to the main thread by now, which makes each of its
 	// waits a switch of threads: the work is done beside it.
 	done := make(chan int)
-	go func() { done <- dispatch(ctx, os.Args[1:], os.Stderr) }()
+	go func() { done <- start(ctx, os.Args, os.Stderr) }()
 	code := <-done
 	stop()
 	os.Exit(code)
+}
+
+// start goes by the name that the program was started under: the names of
+// guest-components' daemons mean that daemon, anything else means a verb.
+func start(ctx context.Context, args []string, stderr io.Writer) int {
+	if len(args) == 0 {
+		return dispatch(ctx, nil, stderr)
+	}
+	if d, ok := daemons()[filepath.Base(args[0])]; ok {
+		return d.report(stderr, d.run(ctx, args[1:]))
+	}
+	return dispatch(ctx, args[1:], stderr)
 }
 
 func dispatch(ctx context.Context, args []string, stderr io.Writer) int {
@@ -112,6 +125,8 @@ func verbs() []verb {
 		{"unseal", "", "verify and open the sealed secret on standard input", runUnseal},
 		{"agent", "[--listen ADDRESS]", "serve the kata agent API; as PID 1 boot the guest first", runAgent},
 		{"verity", "check|open|close …", "check, map or unmap a device by its pinned hash tree", runVerity},
+		{"explain", "attestation [--transcript F] [--audit F]", "print what the last handshake sent and why it was denied", runExplain},
+		{"doctor", "[PLATFORM]", "print what proves firmware, kernel, agent and initdata here, and who signs it", runDoctor},
 		{"serve", "", "serve the key provider, the attestation agent, the data hub and REST as configured", runServe},
 		{"version", "", "print the version", runVersion},
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/casemate/casemate/agent/attest"
+	"github.com/casemate/casemate/agent/eventlog"
 	"github.com/casemate/casemate/agent/initdata"
 	"github.com/casemate/casemate/agent/kbs"
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
@@ -27,14 +28,17 @@ type machine struct {
 	attester attest.Attester
 	initdata []byte  // verbatim, nil when there is none
 	rego     *string // initdata's policy.rego, nil when there is none
-	steps    steps
-	log      *slog.Logger
+	events   *eventlog.Log
+	// transcript is where the last handshake is written down; "" is nowhere.
+	transcript string
+	steps      steps
+	log        *slog.Logger
 }
 
 // openGuest reads the measured configuration, finds the TEE and checks initdata
 // against a fresh report. Nothing is asked of the relying party yet.
 func openGuest(ctx context.Context, o options) (*machine, error) {
-	m := &machine{steps: steps{os.Stderr}, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	m := newMachine()
 	if o.quiet {
 		m.steps.w = io.Discard
 	}
@@ -42,20 +46,35 @@ func openGuest(ctx context.Context, o options) (*machine, error) {
 	if m.conf, err = config.Load(o.config); err != nil {
 		return nil, err
 	}
-	err = m.steps.do("find the TEE", func() error {
-		m.attester, err = attest.Detect(attest.Config{TEE: m.conf.TEE, TestSignerDir: m.conf.TestSNP.Dir, Log: m.log})
-		return err
-	})
-	if err != nil {
+	if err := m.detect(); err != nil {
 		return nil, err
 	}
 	if err := m.steps.do("check initdata against a fresh report", func() error { return m.bindInitData(ctx) }); err != nil {
 		return nil, err
 	}
+	if err := m.openEvents(eventlog.DefaultDir, eventlog.DefaultMeasurements); err != nil {
+		return nil, err
+	}
+	m.sayWeaknesses()
+	return m, nil
+}
+
+// newMachine knows nothing yet and tells what it does on standard error.
+func newMachine() *machine {
+	return &machine{transcript: defaultTranscript, steps: steps{os.Stderr}, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+}
+
+func (m *machine) detect() error {
+	return m.steps.do("find the TEE", func() (err error) {
+		m.attester, err = attest.Detect(attest.Config{TEE: m.conf.TEE, TestSignerDir: m.conf.TestSNP.Dir, Runtime: heldEvents{m}, Log: m.log})
+		return err
+	})
+}
+
+func (m *machine) sayWeaknesses() {
 	for _, w := range m.conf.Weaknesses() {
 		m.steps.say("weakened by measured configuration: %s", w)
 	}
-	return m, nil
 }
 
 // bindInitData reads initdata once, compares its digest with what the TEE's report
@@ -145,20 +164,28 @@ func readAll(r io.Reader, limit int) ([]byte, error) {
 
 // relyingParty is the client of the KBS that configuration names.
 func (m *machine) relyingParty() (*kbs.Client, error) {
+	c, err := m.kbsConfig()
+	if err != nil {
+		return nil, err
+	}
+	return kbs.New(c)
+}
+
+func (m *machine) kbsConfig() (kbs.Config, error) {
 	if m.conf.KBS.URL == "" {
-		return nil, errors.New("no KBS is configured: kbs.url, or kbc.url in initdata's cdh.toml")
+		return kbs.Config{}, errors.New("no KBS is configured: kbs.url, or kbc.url in initdata's cdh.toml")
 	}
 	var roots *x509.CertPool
 	if m.conf.KBS.Cert != "" {
 		roots = x509.NewCertPool()
 		if !roots.AppendCertsFromPEM([]byte(m.conf.KBS.Cert)) {
-			return nil, errors.New("reading kbs.cert: want a PEM certificate")
+			return kbs.Config{}, errors.New("reading kbs.cert: want a PEM certificate")
 		}
 	}
-	return kbs.New(kbs.Config{
+	return kbs.Config{
 		URL: m.conf.KBS.URL, Roots: roots, AllowPlainHTTP: m.conf.KBS.PlainHTTP,
-		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, InitData: m.initdata, Log: m.log,
-	})
+		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, InitData: m.initdata, Transcript: m.keepTranscript, Log: m.log,
+	}, nil
 }
 
 // document reads what a URI of the configuration names: kbs:// from the relying

@@ -93,19 +93,19 @@ func TestInitDataIsBound(t *testing.T) {
 	}
 }
 
-// register is a machine whose initdata goes into a register that the guest extends.
-type register struct {
+// pcr is a machine whose initdata goes into a register that the guest extends.
+type pcr struct {
 	asked [][]byte
 	err   error
 }
 
-func (*register) TEE() evidence.TEE { return evidence.TPM }
+func (*pcr) TEE() evidence.TEE { return evidence.TPM }
 
-func (*register) Evidence(context.Context, evidence.ReportData) (json.RawMessage, error) {
+func (*pcr) Evidence(context.Context, evidence.ReportData) (json.RawMessage, error) {
 	return nil, errors.New("not asked for here")
 }
 
-func (r *register) RecordInitData(_ context.Context, digest []byte) error {
+func (r *pcr) RecordInitData(_ context.Context, digest []byte) error {
 	r.asked = append(r.asked, digest)
 	return r.err
 }
@@ -134,7 +134,7 @@ func TestInitDataIsRecorded(t *testing.T) {
 		{name: "register used by something else", file: path, err: used, want: d.Digest()},
 		{name: "nothing to record, register used", err: used},
 	} {
-		r := &register{err: tt.err}
+		r := &pcr{err: tt.err}
 		m := &machine{attester: r, steps: steps{io.Discard}, log: slog.New(slog.DiscardHandler)}
 		m.conf.InitData = tt.file
 		if err := m.bindInitData(t.Context()); !errors.Is(err, tt.err) {

@@ -64,7 +64,7 @@ func runRun(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, bundle.Close()) }()
-	return m.contain(ctx, "run-"+filepath.Base(dir), bundle)
+	return m.contain(ctx, started{ID: "run-" + filepath.Base(dir), Image: image, Digest: img.Manifest.String()}, bundle)
 }
 
 // commandLine is what replaces the image's Cmd; nil keeps it.
@@ -92,6 +92,12 @@ func (m *machine) workDir() (string, error) {
 
 // pull attests as far as the configuration and the image need it, and pulls.
 func (m *machine) pull(ctx context.Context, image, store string) (_ *imagepull.Puller, _ *imagepull.Image, err error) {
+	if err := m.canMeasure(); err != nil {
+		return nil, nil, err
+	}
+	if len(m.conf.Credentials) > 0 {
+		m.steps.say("credentials are not written here: casemate serve and confidential-data-hub do that")
+	}
 	client, err := m.attested(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -112,6 +118,9 @@ func (m *machine) pull(ctx context.Context, image, store string) (_ *imagepull.P
 		img, err = puller.Pull(ctx, image)
 		return err
 	})
+	if err == nil {
+		err = m.measureImage(image, img.Manifest.String())
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, puller.Close())
 	}
@@ -121,7 +130,7 @@ func (m *machine) pull(ctx context.Context, image, store string) (_ *imagepull.P
 }
 
 // contain runs a bundle to its end and returns an exitStatus unless that is 0.
-func (m *machine) contain(ctx context.Context, id string, bundle *imagepull.Bundle) (err error) {
+func (m *machine) contain(ctx context.Context, what started, bundle *imagepull.Bundle) (err error) {
 	runtime, err := container.New(container.Config{Root: stateDir, Log: m.log})
 	if err != nil {
 		return err
@@ -132,10 +141,14 @@ func (m *machine) contain(ctx context.Context, id string, bundle *imagepull.Bund
 
 	var c *container.Container
 	err = m.steps.do("create and start the container", func() error {
-		c, err = runtime.Create(ctx, id, container.Bundle{Dir: bundle.Dir, Spec: bundle.Spec, Policy: bundlePolicy()}, container.Stdio{
+		c, err = runtime.Create(ctx, what.ID, container.Bundle{Dir: bundle.Dir, Spec: bundle.Spec, Policy: bundlePolicy()}, container.Stdio{
 			Stdin: os.Stdin, Stdout: keepOpen{os.Stdout}, Stderr: keepOpen{os.Stderr},
 		})
 		if err != nil {
+			return err
+		}
+		// Before it starts: what runs is in the log, whatever happens to us.
+		if err := m.measureStart(what); err != nil {
 			return err
 		}
 		return c.Start(ctx)

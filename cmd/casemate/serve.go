@@ -15,6 +15,7 @@ import (
 
 	"github.com/casemate/casemate/agent/kbs"
 	"github.com/casemate/casemate/agent/services"
+	"github.com/casemate/casemate/cmd/casemate/internal/config"
 	"github.com/casemate/casemate/cmd/internal/version"
 	"github.com/casemate/casemate/keyprovider"
 )
@@ -46,7 +47,20 @@ func runServe(ctx context.Context, args []string) error {
 	}
 	keys := keyprovider.NewCache(client, client)
 	defer keys.Clear()
-	parts := m.parts(client, keys)
+	agent, stop, err := m.agent()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	hub, images, err := m.hub(client, keys)
+	if err != nil {
+		return err
+	}
+	defer images.Close()
+	if err := m.writeCredentials(ctx, hub.Resources, config.CredentialDir); err != nil {
+		return err
+	}
+	parts := m.parts(client, keys, agent, hub)
 	if len(parts) == 0 {
 		return fmt.Errorf("nothing to serve: neither keyprovider.listen nor an address of services is set in %s", o.config)
 	}
@@ -55,11 +69,8 @@ func runServe(ctx context.Context, args []string) error {
 
 // parts lists what configuration gives an address. Layer keys are cached as long as
 // the token; other secrets are fetched each time, under one session.
-func (m *machine) parts(client *kbs.Client, keys keyprovider.KeySource) []part {
-	unwrap := &keyprovider.UnwrapService{Unwrapper: &keyprovider.Unwrapper{Keys: keys}, Log: m.log}
-	agent := &services.Agent{Evidence: m.attester, Log: m.log}
-	hub := &services.Hub{Resources: client, Sealed: &keyprovider.Unsealer{Keys: client}, LayerKeys: unwrap, Log: m.log}
-	rest := &services.REST{Paths: m.conf.Services.RESTResources, Version: version.Number, Log: m.log}
+func (m *machine) parts(client *kbs.Client, keys keyprovider.KeySource, agent *services.Agent, hub *services.Hub) []part {
+	rest := &services.REST{Paths: m.conf.Services.RESTResources, Token: m.conf.Services.RESTToken, Version: version.Number, Log: m.log}
 	if f := m.conf.Services.RESTFeatures; f == "attestation" || f == "all" {
 		rest.Agent = agent
 	}
@@ -68,7 +79,7 @@ func (m *machine) parts(client *kbs.Client, keys keyprovider.KeySource) []part {
 	}
 	all := []part{
 		{"key provider", m.conf.KeyProvider.Listen, func(ctx context.Context, l net.Listener) error {
-			return keyprovider.Serve(ctx, l, unwrap, m.log)
+			return keyprovider.Serve(ctx, l, m.unwrap(keys), m.log)
 		}},
 		{"attestation agent", m.conf.Services.AttestationAgent, agent.Serve},
 		{"data hub", m.conf.Services.DataHub, hub.Serve},
@@ -81,6 +92,47 @@ func (m *machine) parts(client *kbs.Client, keys keyprovider.KeySource) []part {
 		}
 	}
 	return served
+}
+
+func (m *machine) unwrap(keys keyprovider.KeySource) *keyprovider.UnwrapService {
+	return &keyprovider.UnwrapService{Unwrapper: &keyprovider.Unwrapper{Keys: keys}, Log: m.log}
+}
+
+// hub is the data hub over client, nil where no KBS is configured, with keys for layers.
+// The caller closes images when nobody asks the hub any more.
+func (m *machine) hub(client *kbs.Client, keys keyprovider.KeySource) (hub *services.Hub, images *hubImages, err error) {
+	var secrets keyprovider.KeySource = noKBS{}
+	if client != nil {
+		secrets = client
+	}
+	sealed, err := m.unsealer(secrets)
+	if err != nil {
+		return nil, nil, err
+	}
+	images = &hubImages{m: m, client: client, keys: keys}
+	return &services.Hub{Resources: secrets, Sealed: sealed, LayerKeys: m.unwrap(keys), Images: images, Log: m.log}, images, nil
+}
+
+// agent is the attestation agent with what measured configuration adds to it. The
+// caller calls stop when nobody asks it any more.
+func (m *machine) agent() (_ *services.Agent, stop func(), err error) {
+	a := &services.Agent{Evidence: m.attester, Raw: m.conf.Services.RawEvidence, Log: m.log}
+	if m.events != nil {
+		a.Events = m.events
+	}
+	if !m.conf.Services.GetToken {
+		return a, func() {}, nil
+	}
+	c, err := m.kbsConfig()
+	if err != nil {
+		return nil, nil, fmt.Errorf("services.get_token: %w", err)
+	}
+	tokens, err := kbs.NewExporter(c)
+	if err != nil {
+		return nil, nil, fmt.Errorf("services.get_token: %w", err)
+	}
+	a.Tokens = tokens
+	return a, tokens.Close, nil
 }
 
 // serveParts opens every socket before it serves one: a socket that is taken ends the

@@ -108,6 +108,45 @@ func TestWithInitData(t *testing.T) {
 			want: func(m Measured) bool { return m.KBS.URL == "https://kbs" },
 		},
 		{
+			name: "event log",
+			data: map[string]string{"aa.toml": "[eventlog_config]\nenable_eventlog=true\ninit_pcr=17\n"},
+			want: func(m Measured) bool { return m.EventLog == EventLog{Enable: true} },
+		},
+		{
+			name: "event log in the kernel's register", wantErr: "init_pcr",
+			data: map[string]string{"aa.toml": "[eventlog_config]\nenable_eventlog=true\ninit_pcr=8\n"},
+		},
+		{
+			name: "event log required in a register and not kept", wantErr: "eventlog.enable",
+			data: map[string]string{"casemate.toml": "[eventlog]\nrequire=true\n"},
+		},
+		{
+			name: "host-written initdata moves the vault", wantErr: "vault.url is set twice",
+			from: Measured{Vault: Vault{URL: "https://v", Cert: "P", TokenURI: "kbs:///a/b/c"}},
+			data: map[string]string{"casemate.toml": "[vault]\nurl='https://evil'\ncert='P'\ntoken_uri='kbs:///a/b/c'\n"},
+		},
+		{
+			name: "the defaults written out",
+			data: map[string]string{"cdh.toml": "socket='unix:///run/confidential-containers/cdh.sock'\ncredentials=[]\n" + cdh},
+			want: func(m Measured) bool { return m.KBS.URL == "https://kbs" },
+		},
+		{
+			name: "host-written initdata moves the data hub's socket", wantErr: "not initdata's to move",
+			data: map[string]string{"cdh.toml": "socket='unix:///run/shared/cdh.sock'\n" + cdh},
+		},
+		{
+			name: "credentials",
+			data: map[string]string{"cdh.toml": cdh + "[[credentials]]\nresource_uri='kbs:///a/b/c'\npath='/run/confidential-containers/cdh/kbs/x/c'\n"},
+			want: func(m Measured) bool {
+				return len(m.Credentials) == 1 && m.Credentials[0] == Credential{"kbs:///a/b/c", "/run/confidential-containers/cdh/kbs/x/c"}
+			},
+		},
+		{
+			name: "host-written initdata adds credentials", wantErr: "credentials are set twice",
+			from: Measured{Credentials: []Credential{{"kbs:///a/b/c", CredentialDir + "/c"}}},
+			data: map[string]string{"cdh.toml": cdh + "[[credentials]]\nresource_uri='kbs:///a/b/c'\npath='/run/confidential-containers/cdh/kbs/d'\n"},
+		},
+		{
 			name: "offline key store", wantErr: `want "cc_kbc"`,
 			data: map[string]string{"cdh.toml": "[kbc]\nname='offline_fs_kbc'\n"},
 		},

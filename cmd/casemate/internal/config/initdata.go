@@ -59,14 +59,18 @@ type aaFile struct {
 			TEEKeyAlgorithm string `toml:"tee_key_algorithm"`
 		} `toml:"kbs"`
 	} `toml:"token_configs"`
+	EventLog struct {
+		InitPCR *uint64 `toml:"init_pcr"`
+		Enable  bool    `toml:"enable_eventlog"`
+	} `toml:"eventlog_config"`
 }
 
 // Keys that attestation-agent or confidential-data-hub obeys and casemate does
 // not: ignoring one would change what the owner asked for.
 var (
-	aaUnserved  = []string{"token_configs.coco_as", "eventlog_config", "log"}
+	aaUnserved  = []string{"token_configs.coco_as", "log"}
 	cdhUnserved = []string{
-		"socket", "aa", "credentials", "skip_sealed_secret_verification", "log",
+		"aa", "skip_sealed_secret_verification", "log",
 		"image.work_dir", "image.sigstore_config",
 		"image.registry_config",
 		"image.max_concurrent_layer_downloads_per_image",
@@ -78,13 +82,22 @@ func parseAA(text string, log *slog.Logger) (Measured, error) {
 	if err := decodeForeign(text, &file, aaUnserved, keyAA, log); err != nil {
 		return Measured{}, err
 	}
+	// guest-components takes 1 to 15 for RTMR0 to RTMR2, which are the firmware's.
+	if pcr := file.EventLog.InitPCR; pcr != nil && *pcr >= 1 && *pcr <= 15 {
+		return Measured{}, fmt.Errorf("eventlog_config.init_pcr: want 16 or above, which is RTMR3, got %d", *pcr)
+	}
 	kbs := file.TokenConfigs.KBS
-	return Measured{KBS: KBS{URL: kbs.URL, Cert: kbs.Cert, KeyAlgorithm: kbs.TEEKeyAlgorithm}}, nil
+	return Measured{
+		KBS:      KBS{URL: kbs.URL, Cert: kbs.Cert, KeyAlgorithm: kbs.TEEKeyAlgorithm},
+		EventLog: EventLog{Enable: file.EventLog.Enable},
+	}, nil
 }
 
 // cdhFile is confidential-data-hub's configuration as far as casemate obeys it.
 type cdhFile struct {
-	KBC struct {
+	Socket      string       `toml:"socket"`
+	Credentials []Credential `toml:"credentials"`
+	KBC         struct {
 		Name    string `toml:"name"`
 		URL     string `toml:"url"`
 		KBSCert string `toml:"kbs_cert"`
@@ -104,6 +117,9 @@ type cdhFile struct {
 	} `toml:"image"`
 }
 
+// hubSocket is confidential-data-hub's own default.
+const hubSocket = "unix:///run/confidential-containers/cdh.sock"
+
 func parseCDH(text string, log *slog.Logger) (Measured, error) {
 	var file cdhFile
 	if err := decodeForeign(text, &file, cdhUnserved, keyCDH, log); err != nil {
@@ -111,6 +127,10 @@ func parseCDH(text string, log *slog.Logger) (Measured, error) {
 	}
 	if file.KBC.Name != "cc_kbc" {
 		return Measured{}, fmt.Errorf("kbc.name: want %q, got %q", "cc_kbc", file.KBC.Name)
+	}
+	// Owners write this out as it is by default, so it may be repeated.
+	if file.Socket != "" && file.Socket != hubSocket {
+		return Measured{}, fmt.Errorf("socket: want %q, got %q: a socket is not initdata's to move", hubSocket, file.Socket)
 	}
 	image := Image{
 		Policy: file.Image.Policy, PolicyURI: file.Image.PolicyURI,
@@ -120,7 +140,7 @@ func parseCDH(text string, log *slog.Logger) (Measured, error) {
 	if image.PolicyURI != "" {
 		image.Policy = "" // guest-components: the uri outranks the text
 	}
-	return Measured{KBS: KBS{URL: file.KBC.URL, Cert: file.KBC.KBSCert}, Image: image}, nil
+	return Measured{KBS: KBS{URL: file.KBC.URL, Cert: file.KBC.KBSCert}, Image: image, Credentials: file.Credentials}, nil
 }
 
 // decodeForeign decodes another program's file: a key that it obeys and we do

@@ -39,7 +39,11 @@ type Measured struct {
 	Image       Image       `toml:"image"`
 	KeyProvider KeyProvider `toml:"keyprovider"`
 	Services    Services    `toml:"services"`
-	TestSNP     TestSNP     `toml:"testsnp"`
+	EventLog    EventLog    `toml:"eventlog"`
+	Vault       Vault       `toml:"vault"`
+	// Credentials are secrets that the data hub writes to files before it serves.
+	Credentials []Credential `toml:"credentials"`
+	TestSNP     TestSNP      `toml:"testsnp"`
 }
 
 // KBS names the relying party and what proves that it is the one meant.
@@ -86,40 +90,6 @@ type Image struct {
 type KeyProvider struct {
 	// Listen is unix:///PATH or a loopback HOST:PORT; empty serves nothing.
 	Listen string `toml:"listen"`
-}
-
-// Services are the sockets of guest-components' daemons; an empty address serves nothing.
-type Services struct {
-	// AttestationAgent and DataHub are unix:///PATH.
-	AttestationAgent string `toml:"attestation_agent"`
-	DataHub          string `toml:"data_hub"`
-	// REST is a loopback HOST:PORT, which every container reaches.
-	REST string `toml:"rest"`
-	// RESTFeatures is "resource" (default), "attestation" or "all".
-	RESTFeatures string `toml:"rest_features"`
-	// RESTResources are the kbs:///repository/type/tag that REST serves; no others.
-	RESTResources []string `toml:"rest_resources"`
-}
-
-// check refuses sockets that anybody reaches and listed resources that are the guest's.
-func (s Services) check(image Image) error {
-	for key, address := range map[string]string{"attestation_agent": s.AttestationAgent, "data_hub": s.DataHub} {
-		if address != "" && !strings.HasPrefix(address, "unix:") {
-			return fmt.Errorf("services.%s %q: want unix:///PATH", key, address)
-		}
-	}
-	if !slices.Contains([]string{"", "resource", "attestation", "all"}, s.RESTFeatures) {
-		return fmt.Errorf("services.rest_features %q: want resource, attestation or all", s.RESTFeatures)
-	}
-	for _, uri := range s.RESTResources {
-		if !strings.HasPrefix(uri, "kbs:///") {
-			return fmt.Errorf("services.rest_resources %q: want kbs:///REPOSITORY/TYPE/TAG", uri)
-		}
-		if uri == image.CredentialsURI || uri == image.PolicyURI {
-			return fmt.Errorf("services.rest_resources %q: it is the guest's own and not for its workload", uri)
-		}
-	}
-	return nil
 }
 
 // TestSNP is the test signer's directory. Only builds with the tag testsnp, which
@@ -209,7 +179,13 @@ func (m Measured) check() error {
 			return fmt.Errorf("tee: %w", err)
 		}
 	}
-	return m.Services.check(m.Image)
+	if m.EventLog.Require && !m.EventLog.Enable {
+		return errors.New("eventlog.require: want eventlog.enable with it")
+	}
+	if m.Vault.TokenURI != "" && slices.Contains(m.Services.RESTResources, m.Vault.TokenURI) {
+		return fmt.Errorf("services.rest_resources %q: it is the guest's own and not for its workload", m.Vault.TokenURI)
+	}
+	return errors.Join(checkCredentials(m.Credentials), m.Vault.check(), m.Services.check(m.Image))
 }
 
 // Weaknesses lists, in words for the start-up log, each protection that the
@@ -221,6 +197,15 @@ func (m Measured) Weaknesses() []string {
 	}
 	if l := m.KeyProvider.Listen; l != "" && !strings.HasPrefix(l, "unix:") {
 		list = append(list, fmt.Sprintf("keyprovider.listen: every process and container that shares the network reaches %s", l))
+	}
+	if m.Services.GetToken {
+		list = append(list, "services.get_token: whoever opens the attestation agent's socket gets a key to every secret of the workload")
+	}
+	if m.Services.RESTToken {
+		list = append(list, "services.rest_token: every container gets a key to every secret of the workload")
+	}
+	if m.Services.RawEvidence {
+		list = append(list, "services.raw_evidence: whoever asks for evidence can attest in this guest's name")
 	}
 	for _, r := range m.Image.InsecureRegistries {
 		list = append(list, fmt.Sprintf("image.insecure_registries: %s is spoken to over plain HTTP", r))
@@ -274,6 +259,12 @@ func (m Measured) join(o Measured) (Measured, error) {
 	text("image.https_proxy", &m.Image.HTTPSProxy, o.Image.HTTPSProxy)
 	text("image.http_proxy", &m.Image.HTTPProxy, o.Image.HTTPProxy)
 	text("image.no_proxy", &m.Image.NoProxy, o.Image.NoProxy)
+	text("vault.url", &m.Vault.URL, o.Vault.URL)
+	text("vault.cert", &m.Vault.Cert, o.Vault.Cert)
+	text("vault.token_uri", &m.Vault.TokenURI, o.Vault.TokenURI)
+	text("vault.namespace", &m.Vault.Namespace, o.Vault.Namespace)
+	text("vault.transit", &m.Vault.Transit, o.Vault.Transit)
+	text("vault.kv", &m.Vault.KV, o.Vault.KV)
 	list := func(key string, a *[]string, b []string) {
 		if len(*a) > 0 && len(b) > 0 && !slices.Equal(*a, b) {
 			failures = append(failures, fmt.Errorf("%s is set twice: %q and %q", key, *a, b))
@@ -285,6 +276,17 @@ func (m Measured) join(o Measured) (Measured, error) {
 	list("image.insecure_registries", &m.Image.InsecureRegistries, o.Image.InsecureRegistries)
 	list("image.roots", &m.Image.Roots, o.Image.Roots)
 	list("services.rest_resources", &m.Services.RESTResources, o.Services.RESTResources)
+	m.Services.GetToken = m.Services.GetToken || o.Services.GetToken
+	m.Services.RESTToken = m.Services.RESTToken || o.Services.RESTToken
+	m.EventLog.Enable = m.EventLog.Enable || o.EventLog.Enable
+	m.EventLog.Require = m.EventLog.Require || o.EventLog.Require
+	m.Services.RawEvidence = m.Services.RawEvidence || o.Services.RawEvidence
+	if len(m.Credentials) > 0 && len(o.Credentials) > 0 && !slices.Equal(m.Credentials, o.Credentials) {
+		failures = append(failures, errors.New("credentials are set twice, and differ"))
+	}
+	if len(m.Credentials) == 0 {
+		m.Credentials = o.Credentials
+	}
 	if err := m.Services.check(m.Image); err != nil {
 		failures = append(failures, err)
 	}

@@ -2,7 +2,35 @@
 
 package config
 
-import "testing"
+import (
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Each switch must be printed as a weakness, wherever it was set.
+func TestServicesThatLetCallersBeTheGuest(t *testing.T) {
+	text := "[services]\nget_token = true\nrest_token = true\nraw_evidence = true\n"
+	measured, err := parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := Measured{}.WithInitData(map[string]string{"casemate.toml": text}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []Measured{measured, accepted} {
+		for _, key := range []string{"services.get_token", "services.rest_token", "services.raw_evidence"} {
+			if !slices.ContainsFunc(m.Weaknesses(), func(w string) bool { return strings.HasPrefix(w, key) }) {
+				t.Errorf("%s is not among %q", key, m.Weaknesses())
+			}
+		}
+	}
+	if w := (Measured{}).Weaknesses(); len(w) > 0 {
+		t.Errorf("nothing is set, and weak: %q", w)
+	}
+}
 
 func TestServices(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -10,6 +38,14 @@ func TestServices(t *testing.T) {
 		good bool
 	}{
 		"all":                           {"[services]\nattestation_agent = 'unix:///a'\ndata_hub = 'unix:///b'\nrest = '127.0.0.1:8006'\nrest_features = 'all'\nrest_resources = ['kbs:///a/b/c']", true},
+		"tokens":                        {"[services]\nget_token = true\nrest_token = true\nraw_evidence = true", true},
+		"vault":                         {"[vault]\nurl = 'https://v'\ncert = 'P'\ntoken_uri = 'kbs:///a/vault/token'", true},
+		"vault over plain HTTP":         {"[vault]\nurl = 'http://v'\ncert = 'P'\ntoken_uri = 'kbs:///a/vault/token'", false},
+		"vault that is not pinned":      {"[vault]\nurl = 'https://v'\ntoken_uri = 'kbs:///a/vault/token'", false},
+		"vault with a token in a file":  {"[vault]\nurl = 'https://v'\ncert = 'P'\ntoken_uri = 'file:///token'", false},
+		"a mount of no vault":           {"[vault]\nkv = 'x'", false},
+		"the guest's vault token":       {"[vault]\nurl = 'https://v'\ncert = 'P'\ntoken_uri = 'kbs:///a/b/c'\n[services]\nrest_resources = ['kbs:///a/b/c']", false},
+		"tokens for containers alone":   {"[services]\nrest_token = true", false},
 		"data hub on TCP":               {"[services]\ndata_hub = '127.0.0.1:50000'", false},
 		"agent on TCP":                  {"[services]\nattestation_agent = '127.0.0.1:50002'", false},
 		"unknown feature":               {"[services]\nrest_features = 'everything'", false},
@@ -37,5 +73,28 @@ func TestInitDataNamesResourcesAndNoSockets(t *testing.T) {
 	}
 	if err := (Measured{Services: Services{DataHub: "unix:///a"}}).tenantOnly(); err == nil {
 		t.Error("initdata opens a socket")
+	}
+}
+
+func TestCredentialPlaces(t *testing.T) {
+	const uri = "kbs:///a/b/c"
+	for name, c := range map[string]struct {
+		list []Credential
+		good bool
+	}{
+		"none":                   {nil, true},
+		"two":                    {[]Credential{{uri, CredentialDir + "/a"}, {uri, CredentialDir + "/x/b"}}, true},
+		"two for one file":       {[]Credential{{uri, CredentialDir + "/a"}, {uri, CredentialDir + "/a"}}, false},
+		"elsewhere":              {[]Credential{{uri, "/etc/shadow"}}, false},
+		"climbing":               {[]Credential{{uri, CredentialDir + "/../../../../etc/shadow"}}, false},
+		"only beginning like it": {[]Credential{{uri, CredentialDir + "-other/a"}}, false},
+		"the directory itself":   {[]Credential{{uri, CredentialDir + "/"}}, false},
+		"hidden, as ours are":    {[]Credential{{uri, CredentialDir + "/.a"}}, false},
+		"a file for a secret":    {[]Credential{{"file:///etc/shadow", CredentialDir + "/a"}}, false},
+		"nothing for a secret":   {[]Credential{{"", CredentialDir + "/a"}}, false},
+	} {
+		if err := checkCredentials(c.list); (err == nil) != c.good {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }

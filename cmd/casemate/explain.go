@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/casemate/casemate/agent/kbs"
+	"github.com/casemate/casemate/cmd/casemate/internal/explain"
+)
+
+// defaultTranscript is where the last handshake is written down, in memory.
+const defaultTranscript = "/run/casemate/attestation.json"
+
+// maxAuditFile caps what keybroker log printed.
+const maxAuditFile = 16 << 20
+
+// keepTranscript writes down a handshake. That it could not is no reason to fail one.
+func (m *machine) keepTranscript(t kbs.Transcript) {
+	if m.transcript == "" {
+		return
+	}
+	if err := writeTranscript(m.transcript, t); err != nil {
+		m.log.Warn("the handshake is not written down for casemate explain", "error", err)
+	}
+}
+
+// writeTranscript replaces the file in one step.
+func writeTranscript(path string, t kbs.Transcript) error {
+	raw, err := t.Encode()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), ".attestation-") // 0600
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(raw)
+	err = errors.Join(err, file.Close())
+	if err == nil {
+		err = os.Rename(file.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(file.Name()))
+	}
+	return nil
+}
+
+// runExplain says from a transcript, and from the relying party's audit log where it is
+// at hand, what a handshake sent and which rule denied it. It asks nobody.
+func runExplain(_ context.Context, args []string) error {
+	path, auditFile, asJSON := defaultTranscript, "", false
+	_, rest, err := parse(args, 1, -1, func(s *flag.FlagSet) {
+		addExplainFlags(s, &path, &auditFile, &asJSON)
+	})
+	if err != nil {
+		return err
+	}
+	if rest[0] != "attestation" {
+		return fmt.Errorf("%w: %q cannot be explained, attestation can", errUsage, rest[0])
+	}
+	// Flags may stand behind the word as well.
+	if len(rest) > 1 {
+		_, more, err := parse(rest[1:], 0, 0, func(s *flag.FlagSet) { addExplainFlags(s, &path, &auditFile, &asJSON) })
+		if err != nil || len(more) > 0 {
+			return err
+		}
+	}
+	raw, err := readCapped(path, kbs.MaxTranscript)
+	if errors.Is(err, fs.ErrNotExist) && path == defaultTranscript {
+		return errors.New("no handshake was made since this machine booted: " + path + " is not there")
+	}
+	if err != nil {
+		return fmt.Errorf("reading the transcript: %w", err)
+	}
+	t, err := kbs.ParseTranscript(raw)
+	if err != nil {
+		return err
+	}
+	var audit []byte
+	if auditFile != "" {
+		if audit, err = readCapped(auditFile, maxAuditFile); err != nil {
+			return fmt.Errorf("reading the audit log: %w", err)
+		}
+	}
+	x, err := explain.New(t, audit)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return x.PrintJSON(os.Stdout)
+	}
+	return x.Print(os.Stdout)
+}
+
+func addExplainFlags(s *flag.FlagSet, path, audit *string, asJSON *bool) {
+	s.StringVar(path, "transcript", *path, "the transcript, saved from a guest")
+	s.StringVar(audit, "audit", *audit, "what `keybroker log --id REFERENCE --json` printed")
+	s.BoolVar(asJSON, "json", *asJSON, "print JSON")
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"path"
+	"strings"
+)
+
+// Credential is a secret of the relying party and the file that it is written to.
+type Credential struct {
+	ResourceURI string `toml:"resource_uri"`
+	// Path lies below CredentialDir.
+	Path string `toml:"path"`
+}
+
+// CredentialDir is the only place for credentials, in memory.
+const CredentialDir = "/run/confidential-containers/cdh/kbs"
+
+// checkCredentials refuses places outside CredentialDir and two secrets for one file.
+func checkCredentials(list []Credential) error {
+	paths := map[string]bool{}
+	for _, c := range list {
+		if !strings.HasPrefix(c.ResourceURI, "kbs:///") {
+			return fmt.Errorf("credentials: resource_uri %q, want kbs:///REPOSITORY/TYPE/TAG", c.ResourceURI)
+		}
+		rest, ok := strings.CutPrefix(c.Path, CredentialDir+"/")
+		if !ok || path.Clean(c.Path) != c.Path || strings.HasPrefix(path.Base(rest), ".") {
+			return fmt.Errorf("credentials: path %q, want a file below %s", c.Path, CredentialDir)
+		}
+		if paths[c.Path] {
+			return fmt.Errorf("credentials: path %q is named twice", c.Path)
+		}
+		paths[c.Path] = true
+	}
+	return nil
+}
+
+// Vault is the HashiCorp Vault or OpenBao server that sealed secrets of provider "vault"
+// come from.
+type Vault struct {
+	// URL is https://HOST[:PORT]; empty is none.
+	URL string `toml:"url"`
+	// Cert is PEM text: the only roots accepted for the server's certificate.
+	Cert string `toml:"cert"`
+	// TokenURI is the secret of the relying party that is the server's token.
+	TokenURI string `toml:"token_uri"`
+	// Namespace, Transit and KV are the server's namespace and the mounts of its two
+	// engines; empty is the root and the default mounts.
+	Namespace string `toml:"namespace"`
+	Transit   string `toml:"transit"`
+	KV        string `toml:"kv"`
+}
+
+func (v Vault) check() error {
+	if v == (Vault{}) {
+		return nil
+	}
+	if !strings.HasPrefix(v.URL, "https://") || v.Cert == "" {
+		return fmt.Errorf("vault.url %q: want https, and vault.cert, the PEM certificate that it is pinned to", v.URL)
+	}
+	if !strings.HasPrefix(v.TokenURI, "kbs:///") {
+		return fmt.Errorf("vault.token_uri %q: want kbs:///REPOSITORY/TYPE/TAG", v.TokenURI)
+	}
+	return nil
+}
