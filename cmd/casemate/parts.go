@@ -31,15 +31,30 @@ type machine struct {
 	log      *slog.Logger
 }
 
-// openGuest reads the measured configuration, finds the TEE and checks initdata
-// against a fresh report. Nothing is asked of the relying party yet.
-func openGuest(ctx context.Context, o options) (*machine, error) {
-	m := &machine{steps: steps{os.Stderr}, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+// source is where a guest's configuration is, and who is told what is done with it.
+type source struct {
+	config string // the measured casemate.toml
+	steps  steps
+	log    *slog.Logger
+}
+
+// source is what a verb's flags say of it.
+func (o options) source() source {
+	s := source{config: o.config, steps: steps{os.Stderr}, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	if o.quiet {
-		m.steps.w = io.Discard
+		s.steps.w = io.Discard
 	}
+	return s
+}
+
+func openGuest(ctx context.Context, o options) (*machine, error) { return o.source().open(ctx) }
+
+// open reads the measured configuration, finds the TEE and checks initdata against a
+// fresh report. Nothing is asked of the relying party yet.
+func (s source) open(ctx context.Context) (*machine, error) {
+	m := &machine{steps: s.steps, log: s.log}
 	var err error
-	if m.conf, err = config.Load(o.config); err != nil {
+	if m.conf, err = config.Load(s.config); err != nil {
 		return nil, err
 	}
 	err = m.steps.do("find the TEE", func() error {

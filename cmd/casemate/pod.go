@@ -38,9 +38,11 @@ type podParts struct {
 }
 
 // openPod prepares the service that makes containers. It has no image to run before
-// images.use has been called.
+// images.use has been called. At boot it comes after the guest's own set-up.
 func openPod(c podConfig) (*podParts, error) {
-	program, err := os.Executable()
+	// The os package looks this name up when the program starts, and the machine's
+	// first process has no /proc by then.
+	program, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return nil, fmt.Errorf("finding the pause program: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -34,9 +35,9 @@ const (
 	limit = 4 * time.Minute
 )
 
-// guestProgram becomes /init: casemate itself, with the services for this test built in.
+// guestProgram becomes /init: casemate itself, with the services for this test and a signer in place of the TEE built in.
 func guestProgram() Program {
-	return Program{Package: "./cmd/casemate", Tags: "vmtest", Cgo: true}
+	return Program{Package: "./cmd/casemate", Tags: "vmtest testsnp", Cgo: true}
 }
 
 // guestTest is a test program that runs inside the guest.
@@ -54,7 +55,7 @@ func guestTests() []guestTest {
 		{"devmapper", Program{Package: "./storage/devmapper", Test: true, Tags: "vm"}, "^TestVM"},
 		// A part of what `make root` runs on the host, here with control groups of version 2 and on an initramfs:
 		// an emulated start of a container takes a second.
-		{"container", Program{Package: "./agent/container", Test: true, Tags: "root", Cgo: true}, "^TestLimits$"},
+		{"container", Program{Package: "./agent/container", Test: true, Tags: "root", Cgo: true}, "^(TestLimits|TestOutOfMemoryIsTold)$"},
 	}
 }
 
@@ -115,8 +116,18 @@ var prepare = sync.OnceValues(func() (*image, error) {
 	return img, nil
 })
 
-// boot starts a machine, prints its console if the test fails, and ends it with the test.
+// boot starts a machine with the test programs in it.
 func boot(t *testing.T, ctx context.Context, c Config, files ...File) *VM {
+	t.Helper()
+	img, err := prepare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bootWith(t, ctx, c, append(slices.Clone(img.files), files...)...)
+}
+
+// bootWith starts a machine, prints its console if the test fails, and ends it with the test.
+func bootWith(t *testing.T, ctx context.Context, c Config, files ...File) *VM {
 	t.Helper()
 	img, err := prepare()
 	if err != nil {
@@ -126,7 +137,7 @@ func boot(t *testing.T, ctx context.Context, c Config, files ...File) *VM {
 	if c.TimeLimit == 0 {
 		c.TimeLimit = limit
 	}
-	if err := WriteImage(ctx, c.Initrd, img.kernel, img.init, append(img.files, files...)); err != nil {
+	if err := WriteImage(ctx, c.Initrd, img.kernel, img.init, files); err != nil {
 		t.Fatal(err)
 	}
 	vm, err := Boot(ctx, c)
