@@ -358,13 +358,11 @@ func TestOutOfMemoryIsTold(t *testing.T) {
 			if exit, err := c.Wait(ctx); err != nil || exit.Code != tt.code {
 				t.Errorf("got %+v, %v, want code %d", exit, err, tt.code)
 			}
-			if cgroups.IsCgroup2UnifiedMode() {
-				if n := <-count; (n > 0) != (tt.code != 4) {
-					t.Errorf("%d events", n)
-				}
-			}
 			if err := c.Delete(ctx); err != nil {
 				t.Error(err)
+			}
+			if n := <-count; (n > 0) != (tt.code != 4) {
+				t.Errorf("%d events", n)
 			}
 		})
 	}

@@ -69,6 +69,13 @@ func (c *Container) OOM() (<-chan struct{}, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watching the memory of container %s: %w", c.id, err)
 	}
+	return c.allOOM(events), nil
+}
+
+// allOOM adds the one event that libcontainer can miss. The kernel holds the second
+// notification of a file back for 10 ms (cgroup_file_notify), so the news that nobody
+// is left may come before that of the kill, and libcontainer stops listening.
+func (c *Container) allOOM(events <-chan struct{}) <-chan struct{} {
 	all := make(chan struct{})
 	go func() {
 		defer close(all)
@@ -77,20 +84,10 @@ func (c *Container) OOM() (<-chan struct{}, error) {
 			told = true
 			all <- struct{}{}
 		}
-		// The kernel holds the second notification of a file back for 10 ms
-		// (cgroup_file_notify), so the news that nobody is left may come before that
-		// of the kill, and libcontainer stops listening.
 		<-c.exited
-		if !told && c.ranOut() {
+		if !told && c.ranOut {
 			all <- struct{}{}
 		}
 	}()
-	return all, nil
-}
-
-// ranOut reports whether the kernel has killed a process of the container, which has
-// exited, for want of memory.
-func (c *Container) ranOut() bool {
-	kills, err := c.group.OOMKillCount()
-	return c.exit.OOMKilled || err == nil && kills > 0
+	return all
 }
