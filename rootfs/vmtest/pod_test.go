@@ -320,3 +320,31 @@ func (m *podMachine) destroy(t *testing.T, ctx context.Context) {
 		t.Error("the guest did not leave in order")
 	}
 }
+
+// TestVMPodOfAnotherLaunch: initdata that the host has edited after the launch, here a policy that allows more. The
+// guest says so, is healthy and serves nothing.
+func TestVMPodOfAnotherLaunch(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	files := podFiles(t, tenantPolicy)
+	for i, f := range files {
+		if f.Path == initdataDoc {
+			files[i].Text = strings.Replace(f.Text, "default ExecProcessRequest := false", "default ExecProcessRequest := true", 1)
+		}
+	}
+	vm := bootWith(t, ctx, Config{}, files...)
+	check(t, "pod/parked", func(t *testing.T) {
+		const reason = "initdata: the guest's configuration or initdata was not accepted"
+		if _, err := vm.Console.Expect(ctx, "casemate: parked: "+reason); err != nil {
+			t.Fatal(err)
+		}
+		client := agentClient(t, ctx, vm)
+		if err := health(ctx, client); err != nil {
+			t.Error(err)
+		}
+		_, err := kata.NewTTRPCAgentServiceClient(client).CreateSandbox(ctx, &kata.CreateSandboxRequest{SandboxId: "sandbox0"})
+		if s := status.Convert(err); s.Code() != codes.PermissionDenied || s.Message() != "CreateSandboxRequest is blocked by policy: "+reason {
+			t.Errorf("got %v", err)
+		}
+	})
+}
