@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -33,12 +34,13 @@ const (
 )
 
 // podFiles makes a guest that serves pods: a measured configuration with the test signer in place of a SEV-SNP chip,
-// initdata with the tenant's policy, whose digest the reports carry in HOST_DATA, and an image to run.
-func podFiles(t *testing.T, rego string) []File {
+// initdata with the tenant's policy, whose digest the reports carry in HOST_DATA, and an image to run. registry is the
+// host[:port] of one that is spoken to over plain HTTP.
+func podFiles(t *testing.T, img v1.Image, rego, registry string) []File {
 	t.Helper()
 	raw, err := initdata.Encode(evidence.SHA256, map[string]string{
 		"policy.rego":   rego,
-		"casemate.toml": "workload = \"pod\"\n\n[image]\npolicy = '''{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}'''\n",
+		"casemate.toml": fmt.Sprintf("workload = \"pod\"\n\n[image]\npolicy = %q\ninsecure_registries = [%q]\n", `{"default": [{"type": "insecureAcceptAnything"}]}`, registry),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -58,11 +60,11 @@ func podFiles(t *testing.T, rego string) []File {
 		{Path: resolver, Perm: 0o644}, // the place of the name servers
 	}
 	files = append(files, tree(t, chip, chipDir)...)
-	return append(files, tree(t, busyboxLayout(t), imageDir)...)
+	return append(files, tree(t, writeLayout(t, img), imageDir)...)
 }
 
-// busyboxLayout is an OCI layout with one image of one layer.
-func busyboxLayout(t *testing.T) string {
+// busyboxImage is an image of one layer.
+func busyboxImage(t *testing.T) v1.Image {
 	t.Helper()
 	program, err := os.ReadFile(busybox)
 	if err != nil {
@@ -74,7 +76,7 @@ func busyboxLayout(t *testing.T) string {
 		{Name: "bin/", Typeflag: tar.TypeDir, Mode: 0o755}, {Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777},
 		{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program))},
 	}
-	for _, name := range []string{"sh", "cat", "hostname", "tail"} {
+	for _, name := range []string{"sh", "cat", "hostname", "tail", "head", "mkdir", "sleep", "stty"} {
 		headers = append(headers, &tar.Header{Name: "bin/" + name, Typeflag: tar.TypeSymlink, Linkname: "busybox"})
 	}
 	for _, h := range headers {
@@ -103,12 +105,18 @@ func busyboxLayout(t *testing.T) string {
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}
+	return mutate.ConfigMediaType(img, types.OCIConfigJSON)
+}
+
+// writeLayout writes an OCI layout with one image.
+func writeLayout(t *testing.T, img v1.Image) string {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "layout")
 	path, err := layout.Write(dir, empty.Index)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := path.AppendImage(mutate.ConfigMediaType(img, types.OCIConfigJSON)); err != nil {
+	if err := path.AppendImage(img); err != nil {
 		t.Fatal(err)
 	}
 	return dir

@@ -5,71 +5,96 @@
 package vmtest
 
 import (
-	"bytes"
 	"context"
+	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/casemate/casemate/agent/api/kata"
-	"github.com/casemate/casemate/rootfs/vmtest/remote"
 )
 
-// tenantPolicy allows the pod of TestVMPod and one probe.
-const tenantPolicy = `package agent_policy
-
-import rego.v1
-
-default CreateSandboxRequest := true
-default GuestDetailsRequest := true
-default StartContainerRequest := true
-default ReadStreamRequest := true
-default WaitProcessRequest := true
-default StatsContainerRequest := true
-default GetOOMEventRequest := true
-default VolumeStatsRequest := true
-default RemoveContainerRequest := true
-default DestroySandboxRequest := true
-default CopyFileRequest := true
-default CreateContainerRequest := false
-default ExecProcessRequest := false
-
-commands := {
-	"echo from init > /data/f; head -c 2000000 /dev/zero > /data/big || echo full; exit 7",
-	"hostname; cat /data/f; cat /etc/resolv.conf; echo shared > /dev/shm/f; while :; do sleep 1; done",
-	"tail -c 200000000 /dev/zero",
-}
-
-CreateContainerRequest if input.OCI.Annotations["io.kubernetes.cri.container-type"] == "sandbox"
-
-CreateContainerRequest if {
-	input.OCI.Process.Args[0] == "/bin/sh"
-	input.OCI.Process.Args[1] == "-c"
-	input.OCI.Process.Args[2] in commands
-	count(input.OCI.Process.Args) == 3
-}
-
-ExecProcessRequest if input.process.Args == ["/bin/cat", "/dev/shm/f"]
-`
+// What the containers of TestVMPod run, each by /bin/sh -c.
+const (
+	initCommand   = "echo from init > /data/f; head -c 2000000 /dev/zero > /data/big || echo full; exit 7"
+	mainCommand   = "hostname; cat /data/f; cat /etc/resolv.conf; echo shared > /dev/shm/f; while :; do sleep 1; done"
+	inputCommand  = "mkdir /tmp/x 2>&1; cat"
+	ttyCommand    = "read x; stty size; echo got $x"
+	deafCommand   = "exec sleep 1000"
+	greedyCommand = "tail -c 200000000 /dev/zero"
+)
 
 const (
-	initCommand  = "echo from init > /data/f; head -c 2000000 /dev/zero > /data/big || echo full; exit 7"
-	mainCommand  = "hostname; cat /data/f; cat /etc/resolv.conf; echo shared > /dev/shm/f; while :; do sleep 1; done"
-	greedyOne    = "tail -c 200000000 /dev/zero"
 	podDir       = "/run/kata-containers"
 	cacheVolume  = podDir + "/sandbox/ephemeral/cache"
 	copiedFile   = podDir + "/shared/containers/main-0123456789abcdef-resolv.conf"
 	nameServer   = "nameserver 192.0.2.53"
 	copiedServer = "nameserver 192.0.2.54"
+
+	cardMAC = "52:54:00:c0:ff:ee"
+	gateway = "10.0.2.2" // the emulator's network, and behind it the host's loopback
 )
+
+// tenantPolicy allows the pod of TestVMPod and one probe.
+func tenantPolicy() string {
+	text := "package agent_policy\n\nimport rego.v1\n\ndefault CreateContainerRequest := false\n\ndefault ExecProcessRequest := false\n"
+	for _, request := range []string{
+		"AddARPNeighbors", "CloseStdin", "CopyFile", "CreateSandbox", "DestroySandbox", "GetOOMEvent", "GuestDetails", "ListInterfaces",
+		"PauseContainer", "ReadStream", "RemoveContainer", "ResumeContainer", "SignalProcess", "StartContainer", "StatsContainer",
+		"TtyWinResize", "UpdateContainer", "UpdateInterface", "UpdateRoutes", "VolumeStats", "WaitProcess", "WriteStream",
+	} {
+		text += "\ndefault " + request + "Request := true\n"
+	}
+	text += "\nCreateContainerRequest if input.OCI.Annotations[\"io.kubernetes.cri.container-type\"] == \"sandbox\"\n"
+	for _, command := range []string{initCommand, mainCommand, inputCommand, ttyCommand, deafCommand, greedyCommand} {
+		text += fmt.Sprintf("\nCreateContainerRequest if input.OCI.Process.Args == [\"/bin/sh\", \"-c\", %q]\n", command)
+	}
+	return text + "\nExecProcessRequest if input.process.Args == [\"/bin/cat\", \"/dev/shm/f\"]\n"
+}
 
 // podMachine is a running guest with a client on its agent's port.
 type podMachine struct {
 	kata.TTRPCAgentServiceService
-	vm *VM
+	vm       *VM
+	registry string // as the guest names it
+
+	mu     sync.Mutex
+	called map[string]map[codes.Code]bool // guarded by mu: the answers to each method
+}
+
+// count remembers what was asked and how it was answered.
+func (m *podMachine) count(ctx context.Context, req *ttrpc.Request, resp *ttrpc.Response, _ *ttrpc.UnaryClientInfo, invoke ttrpc.Invoker) error {
+	err := invoke(ctx, req, resp)
+	code := status.Code(err)
+	if err == nil {
+		code = codes.Code(resp.GetStatus().GetCode())
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.called[req.Method] == nil {
+		m.called[req.Method] = map[codes.Code]bool{}
+	}
+	m.called[req.Method][code] = true
+	return err
+}
+
+// methods lists those that were answered with code.
+func (m *podMachine) methods(code codes.Code) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
+	for name, answers := range m.called {
+		if answers[code] {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return fmt.Sprintf("%d: %s", len(names), strings.Join(names, " "))
 }
 
 // TestVMPod drives a pod as kata's runtime does, through the machine's vsock device, in a guest whose first process is
@@ -77,8 +102,10 @@ type podMachine struct {
 func TestVMPod(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	files := append(podFiles(t, tenantPolicy), File{Path: "/tests/busybox", HostPath: busybox, Perm: 0o755})
-	vm := bootWith(t, ctx, Config{Append: hostileWords}, files...)
+	img := busyboxImage(t)
+	registry := gateway + ":" + startRegistry(t, img)
+	files := append(podFiles(t, img, tenantPolicy(), registry), File{Path: "/tests/busybox", HostPath: busybox, Perm: 0o755})
+	vm := bootWith(t, ctx, Config{Append: hostileWords, MAC: cardMAC}, files...)
 	check(t, "pod/door", func(t *testing.T) {
 		for _, text := range []string{"casemate: ready: ", "casemate: weak: testsnp.dir", "casemate: open: "} {
 			if _, err := vm.Console.Expect(ctx, text); err != nil {
@@ -89,22 +116,25 @@ func TestVMPod(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	m := &podMachine{kata.NewTTRPCAgentServiceClient(agentClient(t, ctx, vm)), vm}
+	m := &podMachine{vm: vm, registry: registry, called: map[string]map[codes.Code]bool{}}
+	m.TTRPCAgentServiceService = kata.NewTTRPCAgentServiceClient(agentClient(t, ctx, vm, ttrpc.WithUnaryClientInterceptor(m.count)))
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, context.Context)
 	}{
-		{"sandbox", m.makeSandbox}, {"pid1", m.firstProcess}, {"pause", m.makePause}, {"init", m.runInit}, {"main", m.runMain},
-		{"refusals", m.refusals}, {"stats", m.stats}, {"oom", m.outOfMemory}, {"teardown", m.teardown}, {"off", m.destroy},
+		{"sandbox", m.makeSandbox}, {"pid1", m.firstProcess}, {"network", m.network}, {"pause", m.makePause}, {"init", m.runInit},
+		{"main", m.runMain}, {"refusals", m.refusals}, {"stats", m.stats}, {"input", m.input}, {"tty", m.terminal}, {"signal", m.signal},
+		{"oom", m.outOfMemory}, {"teardown", m.teardown}, {"off", m.destroy},
 	} {
 		check(t, "pod/"+c.name, func(t *testing.T) { c.run(t, ctx) })
 		if t.Failed() {
 			return
 		}
 	}
+	fmt.Printf("vm: pod requests served %s\nvm: pod requests refused %s\n", m.methods(codes.OK), m.methods(codes.PermissionDenied))
 }
 
-// container is a request in the form of a guest pull of the image in the initial RAM file system.
+// podContainer is a request in the form of a guest pull of the image in the initial RAM file system.
 func podContainer(id, kind string, args ...string) *kata.CreateContainerRequest {
 	return &kata.CreateContainerRequest{
 		ContainerId: id, ExecId: id,
@@ -119,6 +149,7 @@ func podContainer(id, kind string, args ...string) *kata.CreateContainerRequest 
 			Mounts: []*kata.Mount{
 				{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 				{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+				{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
 				{Destination: "/dev/shm", Type: "bind", Source: podDir + "/sandbox/shm", Options: []string{"rbind"}},
 				{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 			},
@@ -169,164 +200,12 @@ func (m *podMachine) wantExit(t *testing.T, ctx context.Context, id, execID stri
 	}
 }
 
-func (m *podMachine) makeSandbox(t *testing.T, ctx context.Context) {
-	_, err := m.CreateSandbox(ctx, &kata.CreateSandboxRequest{
-		SandboxId: "sandbox0", Hostname: "pod-host", Dns: []string{nameServer},
-		Storages: []*kata.Storage{{
-			Driver: "ephemeral", Source: "shm", Fstype: "tmpfs", MountPoint: podDir + "/sandbox/shm",
-			Options: []string{"noexec", "nosuid", "nodev", "mode=1777", "size=1048576"},
-		}},
-	})
-	if err != nil {
-		t.Error(err)
-	}
-}
-
-// firstProcess looks at the guest itself from a process outside of the pod.
-func (m *podMachine) firstProcess(t *testing.T, ctx context.Context) {
-	for _, tt := range []struct {
-		args []string
-		want string
-	}{
-		{[]string{"cat", resolver}, nameServer + "\n"},          // the puller's name servers
-		{[]string{"cat", "/proc/mounts"}, "/sandbox/shm tmpfs"}, // the pod's shared memory
-		{[]string{"hostname"}, "casemate\n"},                    // the pod's name is the pod's alone
-		{[]string{"ip", "address", "show", "lo"}, "127.0.0.1/8"},
-		{[]string{"ip", "address", "show", "lo"}, "LOOPBACK,UP"},
-	} {
-		var out bytes.Buffer
-		code, err := m.vm.Run(ctx, remote.Request{Run: "busybox", Args: tt.args, Seconds: 60}, &out)
-		if err != nil || code != 0 || !strings.Contains(out.String(), tt.want) {
-			t.Errorf("%v: exit code %d, %v, want %q in %q", tt.args, code, err, tt.want, out.Bytes())
-		}
-	}
-}
-
-func (m *podMachine) makePause(t *testing.T, ctx context.Context) {
-	d, err := m.GetGuestDetails(ctx, &kata.GuestDetailsRequest{MemBlockSize: true})
-	if err != nil || !d.AgentDetails.InitDaemon || !d.AgentDetails.SupportsSeccomp {
-		t.Errorf("guest details: %v, %v", d, err)
-	}
-	m.start(t, ctx, podContainer("sandbox0", "sandbox", "/pause"))
-}
-
-func (m *podMachine) runInit(t *testing.T, ctx context.Context) {
-	m.start(t, ctx, withCache(podContainer("init", "container", "/bin/sh", "-c", initCommand)))
-	m.wantOutput(t, ctx, "init", "", "full\n") // the volume's size holds
-	m.wantExit(t, ctx, "init", "init", 7)
-}
-
-func (m *podMachine) runMain(t *testing.T, ctx context.Context) {
-	_, err := m.CopyFile(ctx, &kata.CopyFileRequest{
-		Path: copiedFile, FileMode: unix.S_IFREG | 0o644, DirMode: 0o755, FileSize: int64(len(copiedServer) + 1), Data: []byte(copiedServer + "\n"),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := withCache(podContainer("main", "container", "/bin/sh", "-c", mainCommand))
-	r.OCI.Mounts = append(r.OCI.Mounts, &kata.Mount{Source: copiedFile, Destination: resolver, Type: "bind", Options: []string{"rbind", "ro"}})
-	m.start(t, ctx, r)
-	m.wantOutput(t, ctx, "main", "", "pod-host\nfrom init\n"+copiedServer+"\n")
-	if _, err := m.RemoveContainer(ctx, &kata.RemoveContainerRequest{ContainerId: "init"}); err != nil {
-		t.Error(err)
-	}
-	use, err := m.GetVolumeStats(ctx, &kata.VolumeStatsRequest{VolumeGuestPath: cacheVolume})
-	if err != nil || use.Usage[0].Total != 1<<20 || use.Usage[0].Used == 0 {
-		t.Errorf("the volume that main still has: %v, %v", use, err)
-	}
-	probe := &kata.ExecProcessRequest{ContainerId: "main", ExecId: "probe", Process: &kata.Process{Args: []string{"/bin/cat", "/dev/shm/f"}, Env: []string{"PATH=/bin"}, Cwd: "/"}}
-	if _, err := m.ExecProcess(ctx, probe); err != nil {
-		t.Fatalf("the probe that the policy names: %v", err)
-	}
-	m.wantOutput(t, ctx, "main", "probe", "shared\n")
-	m.wantExit(t, ctx, "main", "probe", 0)
-}
-
-// refusals: what the tenant's policy does not name, and what no policy can allow.
-func (m *podMachine) refusals(t *testing.T, ctx context.Context) {
-	_, exec := m.ExecProcess(ctx, &kata.ExecProcessRequest{ContainerId: "main", ExecId: "e", Process: &kata.Process{Args: []string{"/bin/sh"}}})
-	_, command := m.CreateContainer(ctx, podContainer("other", "container", "/bin/sh", "-c", "id"))
-	_, copied := m.CopyFile(ctx, &kata.CopyFileRequest{Path: "/etc/passwd", FileMode: unix.S_IFREG | 0o644})
-	_, policy := m.SetPolicy(ctx, &kata.SetPolicyRequest{Policy: "package agent_policy"})
-	_, clock := m.SetGuestDateTime(ctx, &kata.SetGuestDateTimeRequest{})
-	_, update := m.UpdateContainer(ctx, &kata.UpdateContainerRequest{ContainerId: "main"})
-	for _, tt := range []struct {
-		err  error
-		want string
-	}{
-		{exec, "ExecProcessRequest is blocked by policy: "},
-		{command, "CreateContainerRequest is blocked by policy: "},
-		{copied, "CopyFileRequest is blocked by policy: copy-path: "},
-		{policy, "SetPolicyRequest is blocked by policy: host-policy: "},
-		{clock, "SetGuestDateTimeRequest is blocked by policy: host-clock: "},
-		{update, "UpdateContainerRequest is blocked by policy: "},
-	} {
-		if s := status.Convert(tt.err); s.Code() != codes.PermissionDenied || !strings.HasPrefix(s.Message(), tt.want) {
-			t.Errorf("got %v, want %q", tt.err, tt.want)
-		}
-	}
-}
-
-// stats are those of control groups of version 2, which the host of these tests does not have.
-func (m *podMachine) stats(t *testing.T, ctx context.Context) {
-	s, err := m.StatsContainer(ctx, &kata.StatsContainerRequest{ContainerId: "main"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := s.CgroupStats
-	if g.MemoryStats.Usage.Usage == 0 || g.CpuStats.CpuUsage.TotalUsage == 0 || g.PidsStats.Current < 1 {
-		t.Errorf("got %v", g)
-	}
-}
-
-func (m *podMachine) outOfMemory(t *testing.T, ctx context.Context) {
-	r := podContainer("greedy", "container", "/bin/sh", "-c", greedyOne)
-	r.OCI.Linux.Resources.Memory.Limit, r.OCI.Linux.Resources.Memory.Swap = 16<<20, 16<<20
-	m.start(t, ctx, r)
-	if e, err := m.GetOOMEvent(ctx, &kata.GetOOMEventRequest{}); err != nil || e.ContainerId != "greedy" {
-		t.Errorf("got %v, %v", e, err)
-	}
-	m.wantExit(t, ctx, "greedy", "", 137)
-}
-
-// teardown ends what still runs, and finds nothing left of it in the guest.
-func (m *podMachine) teardown(t *testing.T, ctx context.Context) {
-	for _, id := range []string{"greedy", "main", "sandbox0"} {
-		if _, err := m.RemoveContainer(ctx, &kata.RemoveContainerRequest{ContainerId: id}); err != nil {
-			t.Errorf("removing %s: %v", id, err)
-		}
-	}
-	var out bytes.Buffer
-	code, err := m.vm.Run(ctx, remote.Request{Run: "busybox", Args: []string{"cat", "/proc/1/mounts"}, Seconds: 60}, &out)
-	if err != nil || code != 0 {
-		t.Fatalf("exit code %d, %v", code, err)
-	}
-	for _, left := range []string{"overlay", cacheVolume, "/rootfs"} {
-		if strings.Contains(out.String(), left) {
-			t.Errorf("%s is left in\n%s", left, out.Bytes())
-		}
-	}
-}
-
-// destroy: the answer arrives, and the machine switches itself off.
-func (m *podMachine) destroy(t *testing.T, ctx context.Context) {
-	if _, err := m.DestroySandbox(ctx, &kata.DestroySandboxRequest{}); err != nil {
-		t.Error(err)
-	}
-	if err := m.vm.Wait(ctx); err != nil {
-		t.Error(err)
-	}
-	if text := m.vm.Console.String(); !strings.Contains(text, "casemate: leaving: ") || strings.Contains(text, "casemate: failed: ") {
-		t.Error("the guest did not leave in order")
-	}
-}
-
 // TestVMPodOfAnotherLaunch: initdata that the host has edited after the launch, here a policy that allows more. The
 // guest says so, is healthy and serves nothing.
 func TestVMPodOfAnotherLaunch(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	files := podFiles(t, tenantPolicy)
+	files := podFiles(t, busyboxImage(t), tenantPolicy(), "registry.example")
 	for i, f := range files {
 		if f.Path == initdataDoc {
 			files[i].Text = strings.Replace(f.Text, "default ExecProcessRequest := false", "default ExecProcessRequest := true", 1)

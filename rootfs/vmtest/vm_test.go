@@ -167,13 +167,13 @@ func check(t *testing.T, name string, f func(t *testing.T)) {
 	}
 }
 
-func agentClient(t *testing.T, ctx context.Context, vm *VM) *ttrpc.Client {
+func agentClient(t *testing.T, ctx context.Context, vm *VM, opts ...ttrpc.ClientOpts) *ttrpc.Client {
 	t.Helper()
 	conn, err := vm.Dial(ctx, agentPort)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := ttrpc.NewClient(conn)
+	c := ttrpc.NewClient(conn, opts...)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
