@@ -38,11 +38,9 @@ type podParts struct {
 }
 
 // openPod prepares the service that makes containers. It has no image to run before
-// images.use has been called. At boot it comes after the guest's own set-up.
+// images.use has been called.
 func openPod(c podConfig) (*podParts, error) {
-	// The os package looks this name up when the program starts, and the machine's
-	// first process has no /proc by then.
-	program, err := os.Readlink("/proc/self/exe")
+	program, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("finding the pause program: %w", err)
 	}
