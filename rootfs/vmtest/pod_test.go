@@ -100,7 +100,7 @@ func (m *podMachine) methods(code codes.Code) string {
 // TestVMPod drives a pod as kata's runtime does, through the machine's vsock device, in a guest whose first process is
 // casemate: from the sandbox to the machine's end.
 func TestVMPod(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := budget(t)
 	defer cancel()
 	img := busyboxImage(t)
 	registry := gateway + ":" + startRegistry(t, img)
@@ -203,7 +203,7 @@ func (m *podMachine) wantExit(t *testing.T, ctx context.Context, id, execID stri
 // TestVMPodOfAnotherLaunch: initdata that the host has edited after the launch, here a policy that allows more. The
 // guest says so, is healthy and serves nothing.
 func TestVMPodOfAnotherLaunch(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := budget(t)
 	defer cancel()
 	files := podFiles(t, busyboxImage(t), tenantPolicy(), "registry.example")
 	for i, f := range files {

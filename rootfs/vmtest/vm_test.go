@@ -116,6 +116,15 @@ var prepare = sync.OnceValues(func() (*image, error) {
 	return img, nil
 })
 
+// budget is the time of one test. It begins when the programs are built, and another run has let go of them.
+func budget(t *testing.T) (context.Context, context.CancelFunc) {
+	t.Helper()
+	if _, err := prepare(); err != nil {
+		t.Fatal(err)
+	}
+	return context.WithTimeout(t.Context(), limit)
+}
+
 // boot starts a machine with the test programs in it.
 func boot(t *testing.T, ctx context.Context, c Config, files ...File) *VM {
 	t.Helper()
@@ -188,7 +197,7 @@ func health(ctx context.Context, c *ttrpc.Client) error {
 
 // TestVM boots one machine and checks it.
 func TestVM(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := budget(t)
 	defer cancel()
 	var disks []string
 	for _, name := range []string{"a", "b"} {
@@ -316,7 +325,7 @@ func inGuest(t *testing.T, ctx context.Context, vm *VM, test guestTest) {
 // TestVMParked boots an image that names a module it does not have, behind those of vsock: the guest does not die,
 // says its state on the console and in every refusal, and stays healthy.
 func TestVMParked(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := budget(t)
 	defer cancel()
 	img, err := prepare()
 	if err != nil {
