@@ -27,8 +27,9 @@ type Container struct {
 	pid     int
 	streams *streams
 
-	exited  chan struct{} // closed when exit and waitErr are set
+	exited  chan struct{} // closed when the following three are set
 	exit    Exit
+	ranOut  bool // the kernel has killed a process for want of the container's memory
 	waitErr error
 
 	starting sync.Mutex
@@ -65,10 +66,9 @@ func (c *Container) await() {
 	} else {
 		c.exit = exitOf(state.Sys().(syscall.WaitStatus), at)
 	}
-	if c.exit.Signal == unix.SIGKILL {
-		kills, err := c.group.OOMKillCount()
-		c.exit.OOMKilled = err == nil && kills > 0
-	}
+	kills, err := c.group.OOMKillCount()
+	c.ranOut = err == nil && kills > 0
+	c.exit.OOMKilled = c.ranOut && c.exit.Signal == unix.SIGKILL
 	c.rt.reaper.disown(c.pid)
 	c.streams.exited()
 	close(c.exited)

@@ -320,6 +320,54 @@ func TestConfinement(t *testing.T) {
 	})
 }
 
+// TestOutOfMemoryIsTold: one event at least, however soon after it the container ends.
+func TestOutOfMemoryIsTold(t *testing.T) {
+	rt := testRuntime(t)
+	for _, tt := range []struct {
+		name, script string
+		code         int
+	}{
+		{"first process", "exec tail /dev/zero", 137},
+		{"another process", "(exec tail /dev/zero); exit 3", 3},
+		{"none", "exit 4", 4},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx := testContext(t)
+			b := sh(t, tt.script)
+			limit := int64(8 << 20)
+			b.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
+			c, err := rt.Create(ctx, "oom", b, Stdio{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			events, err := c.OOM()
+			if err != nil {
+				t.Fatal(err)
+			}
+			count := make(chan int)
+			go func() {
+				n := 0
+				for range events {
+					n++
+				}
+				count <- n
+			}()
+			if err := c.Start(ctx); err != nil {
+				t.Error(err)
+			}
+			if exit, err := c.Wait(ctx); err != nil || exit.Code != tt.code {
+				t.Errorf("got %+v, %v, want code %d", exit, err, tt.code)
+			}
+			if err := c.Delete(ctx); err != nil {
+				t.Error(err)
+			}
+			if n := <-count; (n > 0) != (tt.code != 4) {
+				t.Errorf("%d events", n)
+			}
+		})
+	}
+}
+
 func TestLimits(t *testing.T) {
 	rt := testRuntime(t)
 	t.Run("memory", func(t *testing.T) {

@@ -190,18 +190,20 @@ func (rt *Runtime) release(id string) {
 }
 
 // onInitramfs tells from /proc/self/mountinfo whether the root directory is the
-// kernel's initial root file system. That one cannot be pivoted away from, so a
-// container's root is then moved over it instead.
+// kernel's initial root file system, at the bottom of the mount tree. That one cannot
+// be pivoted away from, so a container's root is then moved over it instead. The same
+// file system bound on top of itself, as PID 1 has it, can be left.
 func onInitramfs(mountinfo io.Reader) (bool, error) {
 	is := false
 	lines := bufio.NewScanner(mountinfo)
 	for lines.Scan() {
-		// proc_pid_mountinfo(5): field 5 is the mount point, the type follows " - ".
+		// proc_pid_mountinfo(5): fields 1 and 2 are the ids of the mount and of its parent,
+		// the same at the bottom; field 5 is the mount point, the type follows " - ".
 		before, after, ok := strings.Cut(lines.Text(), " - ")
 		fields := strings.Fields(before)
 		if ok && len(fields) >= 5 && fields[4] == "/" {
 			fstype, _, _ := strings.Cut(after, " ")
-			is = fstype == "rootfs"
+			is = fstype == "rootfs" && fields[0] == fields[1]
 		}
 	}
 	return is, lines.Err()

@@ -306,6 +306,7 @@ func TestOnInitramfs(t *testing.T) {
 	}{
 		{"disk", "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n24 22 0:5 / /dev rw - devtmpfs dev rw\n", false},
 		{"initramfs", "1 1 0:2 / / rw - rootfs rootfs rw\n", true},
+		{"initramfs that PID 1 has bound", "24 1 0:2 / / rw - rootfs rootfs rw\n", false},
 		{"switched root", "1 1 0:2 / / rw - rootfs rootfs rw\n25 1 253:0 / / ro - erofs /dev/dm-0 ro\n", false},
 		{"rootfs elsewhere", "22 1 254:0 / / rw - ext4 /dev/vda rw\n25 1 0:2 / /old rw - rootfs rootfs rw\n", false},
 		{"garbage", "x\n\n1 1 / /", false},

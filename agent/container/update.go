@@ -61,11 +61,33 @@ func assign[T any](to, from *T) {
 }
 
 // OOM returns a channel with an element for each time that the kernel ran out of
-// the container's memory. It is closed when the cgroup is removed.
+// the container's memory; some that come together are one. It is closed when the
+// container has no processes any more, with cgroups of version 1 when its cgroup is
+// removed. The caller receives until then.
 func (c *Container) OOM() (<-chan struct{}, error) {
 	events, err := c.lc.NotifyOOM()
 	if err != nil {
 		return nil, fmt.Errorf("watching the memory of container %s: %w", c.id, err)
 	}
-	return events, nil
+	return c.allOOM(events), nil
+}
+
+// allOOM adds the one event that libcontainer can miss. The kernel holds the second
+// notification of a file back for 10 ms (cgroup_file_notify), so the news that nobody
+// is left may come before that of the kill, and libcontainer stops listening.
+func (c *Container) allOOM(events <-chan struct{}) <-chan struct{} {
+	all := make(chan struct{})
+	go func() {
+		defer close(all)
+		told := false
+		for range events {
+			told = true
+			all <- struct{}{}
+		}
+		<-c.exited
+		if !told && c.ranOut {
+			all <- struct{}{}
+		}
+	}()
+	return all
 }

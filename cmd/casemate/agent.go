@@ -7,24 +7,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
-	"strings"
-	"time"
 
 	"github.com/containerd/ttrpc"
-	"github.com/sirupsen/logrus"
 
 	"github.com/casemate/casemate/agent"
-	"github.com/casemate/casemate/agent/container"
-	"github.com/casemate/casemate/agent/guest"
 	"github.com/casemate/casemate/cmd/internal/version"
 )
-
-// notSetUp is what the host reads when a boot step failed; which one is in the code.
-const notSetUp = "the guest could not be set up"
 
 // runAgent serves the kata API as a service of another init. Health is answered at once;
 // the rest is refused until initdata and its policy are accepted, or for good when they
@@ -52,7 +43,7 @@ func runAgent(ctx context.Context, args []string) error {
 	opened := make(chan struct{})
 	go func() {
 		defer close(opened)
-		if err := openDoor(ctx, o, door, p.images); err != nil {
+		if _, err := openDoor(ctx, o.source(), door, p.images); err != nil {
 			fmt.Fprintf(os.Stderr, "casemate agent: %v\n", err)
 		}
 	}()
@@ -74,48 +65,4 @@ func openAgent(ctx context.Context, listen string, door *agent.Door, handlers ma
 	}
 	l, err := address.Listen(ctx)
 	return server, l, err
-}
-
-// boot is the life of the machine's first process, which does not return while the
-// machine runs. Whatever fails, the machine stays up in a named state, answers Health
-// and refuses the rest with that name; it never ends in a shell.
-func boot(ctx context.Context) {
-	console := guest.NewConsole(os.Stderr)
-	// Libraries log through logrus, and quote what the host has sent: the console is
-	// the host's to read.
-	logrus.SetOutput(io.Discard)
-	door := new(agent.Door)
-	report, err := guest.Boot()
-	for _, s := range report.Steps {
-		console.Print("step", s.Name+" "+s.Took.Round(100*time.Microsecond).String())
-	}
-	for _, name := range report.Absent {
-		console.Print("absent", name)
-	}
-	if !report.Lockdown {
-		console.Print("absent", "the kernel's lockdown: root could read kernel memory")
-	}
-	state, text := "ready", "controllers "+strings.Join(report.Controllers, " ")
-	if failed, ok := errors.AsType[*guest.StepError](err); ok {
-		door.Park(agent.Reason{Code: failed.Code(), Phrase: notSetUp})
-		console.Print("failed", err.Error())
-		state, text = "parked", failed.Code()+": "+notSetUp
-	}
-	reaper := container.NewReaper(nil)
-	go func() {
-		if err := reaper.Run(ctx); err != nil {
-			console.Print("failed", err.Error())
-		}
-	}()
-	serveTests(ctx, console, reaper)
-
-	server, l, err := openAgent(ctx, agent.DefaultAddress, door, nil, slog.New(slog.NewJSONHandler(os.Stderr, nil)))
-	if err == nil {
-		console.Print(state, text)
-		err = server.Serve(ctx, l)
-	}
-	if err != nil {
-		console.Print("failed", err.Error())
-	}
-	console.Park(ctx, "serve", "the sandbox API cannot be served")
 }

@@ -13,16 +13,32 @@ import (
 // keyPolicy is the agent policy in initdata's data table.
 const keyPolicy = "policy.rego"
 
+// doorError says why a door is parked.
+type doorError struct {
+	reason agent.Reason // what the host reads in every refusal
+	err    error
+}
+
+func (e *doorError) Error() string { return e.err.Error() }
+func (e *doorError) Unwrap() error { return e.err }
+
+// park closes the door for good and returns the error that says so.
+func park(door *agent.Door, code, phrase string, err error) error {
+	reason := agent.Reason{Code: code, Phrase: phrase}
+	door.Park(reason)
+	return &doorError{reason, err}
+}
+
 // openDoor checks initdata against the TEE's report and opens the door with the policy
-// in it. Whatever fails parks the door: there is no second attempt with less.
-func openDoor(ctx context.Context, o options, door *agent.Door, images *podImages) error {
-	m, err := openGuest(ctx, o)
+// in it. Whatever fails parks the door, a *doorError: there is no second attempt with
+// less.
+func openDoor(ctx context.Context, src source, door *agent.Door, images *podImages) (*machine, error) {
+	m, err := src.open(ctx)
 	if err != nil {
-		door.Park(agent.Reason{Code: "initdata", Phrase: "the guest's configuration or initdata was not accepted"})
-		return err
+		return nil, park(door, "initdata", "the guest's configuration or initdata was not accepted", err)
 	}
 	images.use(m)
-	return m.openDoor(door)
+	return m, m.openDoor(door)
 }
 
 func (m *machine) openDoor(door *agent.Door) error {
@@ -32,8 +48,7 @@ func (m *machine) openDoor(door *agent.Door) error {
 		return err
 	})
 	if err != nil {
-		door.Park(agent.Reason{Code: "policy", Phrase: "the policy of initdata cannot be loaded"})
-		return err
+		return park(door, "policy", "the policy of initdata cannot be loaded", err)
 	}
 	door.Open(p)
 	return nil

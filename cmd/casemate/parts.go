@@ -35,15 +35,32 @@ type machine struct {
 	log        *slog.Logger
 }
 
-// openGuest reads the measured configuration, finds the TEE and checks initdata
-// against a fresh report. Nothing is asked of the relying party yet.
-func openGuest(ctx context.Context, o options) (*machine, error) {
-	m := newMachine()
+// source is where a guest's configuration is, and who is told what is done with it.
+type source struct {
+	config string // the measured casemate.toml
+	steps  steps
+	log    *slog.Logger
+}
+
+// source is what a verb's flags say of it.
+func (o options) source() source {
+	s := source{config: o.config, steps: steps{os.Stderr}, log: warnings()}
 	if o.quiet {
-		m.steps.w = io.Discard
+		s.steps.w = io.Discard
 	}
+	return s
+}
+
+// openGuest opens the guest that a verb's flags name.
+func openGuest(ctx context.Context, o options) (*machine, error) { return o.source().open(ctx) }
+
+// open reads the measured configuration, finds the TEE and checks initdata against a
+// fresh report. Nothing is asked of the relying party yet.
+func (s source) open(ctx context.Context) (*machine, error) {
+	m := newMachine()
+	m.steps, m.log = s.steps, s.log
 	var err error
-	if m.conf, err = config.Load(o.config); err != nil {
+	if m.conf, err = config.Load(s.config); err != nil {
 		return nil, err
 	}
 	if err := m.detect(); err != nil {
@@ -59,9 +76,14 @@ func openGuest(ctx context.Context, o options) (*machine, error) {
 	return m, nil
 }
 
+// warnings is the log of a verb: what is worth a look, on standard error.
+func warnings() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
 // newMachine knows nothing yet and tells what it does on standard error.
 func newMachine() *machine {
-	return &machine{transcript: defaultTranscript, steps: steps{os.Stderr}, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	return &machine{transcript: defaultTranscript, steps: steps{os.Stderr}, log: warnings()}
 }
 
 func (m *machine) detect() error {

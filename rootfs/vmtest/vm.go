@@ -37,6 +37,7 @@ type Config struct {
 	Initrd    string        // path of the archive
 	Disks     []string      // raw images, /dev/vda and on
 	Append    string        // more words for the kernel command line, which is the host's to write
+	MAC       string        // hardware address of a network card, "" for none: the host's loopback is 10.0.2.2 there
 	MemoryMiB int           // 256 if 0
 	TimeLimit time.Duration // the machine is killed after that; 60 s if 0
 }
@@ -107,6 +108,9 @@ func arguments(c Config, socket string) []string {
 		"-chardev", "socket,id=vsock,path=" + socket, "-device", "vhost-user-vsock-pci,chardev=vsock",
 		"-kernel", c.Kernel, "-initrd", c.Initrd,
 		"-append", "console=ttyS0 panic=-1 quiet cryptomgr.notests " + c.Append,
+	}
+	if c.MAC != "" {
+		args = append(args, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=,mac="+c.MAC)
 	}
 	for i, disk := range c.Disks {
 		id := "disk" + strconv.Itoa(i)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -34,9 +35,9 @@ const (
 	limit = 4 * time.Minute
 )
 
-// guestProgram becomes /init: casemate itself, with the services for this test built in.
+// guestProgram becomes /init: casemate itself, with the services for this test and a signer in place of the TEE built in.
 func guestProgram() Program {
-	return Program{Package: "./cmd/casemate", Tags: "vmtest", Cgo: true}
+	return Program{Package: "./cmd/casemate", Tags: "vmtest testsnp", Cgo: true}
 }
 
 // guestTest is a test program that runs inside the guest.
@@ -55,7 +56,7 @@ func guestTests() []guestTest {
 		{"ext4", Program{Package: "./storage/ext4", Test: true, Tags: "vm"}, "^TestVM"},
 		// A part of what `make root` runs on the host, here with control groups of version 2 and on an initramfs:
 		// an emulated start of a container takes a second.
-		{"container", Program{Package: "./agent/container", Test: true, Tags: "root", Cgo: true}, "^TestLimits$"},
+		{"container", Program{Package: "./agent/container", Test: true, Tags: "root", Cgo: true}, "^(TestLimits|TestOutOfMemoryIsTold)$"},
 	}
 }
 
@@ -116,8 +117,27 @@ var prepare = sync.OnceValues(func() (*image, error) {
 	return img, nil
 })
 
-// boot starts a machine, prints its console if the test fails, and ends it with the test.
+// budget is the time of one test. It begins when the programs are built, and another run has let go of them.
+func budget(t *testing.T) (context.Context, context.CancelFunc) {
+	t.Helper()
+	if _, err := prepare(); err != nil {
+		t.Fatal(err)
+	}
+	return context.WithTimeout(t.Context(), limit)
+}
+
+// boot starts a machine with the test programs in it.
 func boot(t *testing.T, ctx context.Context, c Config, files ...File) *VM {
+	t.Helper()
+	img, err := prepare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bootWith(t, ctx, c, append(slices.Clone(img.files), files...)...)
+}
+
+// bootWith starts a machine, prints its console if the test fails, and ends it with the test.
+func bootWith(t *testing.T, ctx context.Context, c Config, files ...File) *VM {
 	t.Helper()
 	img, err := prepare()
 	if err != nil {
@@ -127,7 +147,7 @@ func boot(t *testing.T, ctx context.Context, c Config, files ...File) *VM {
 	if c.TimeLimit == 0 {
 		c.TimeLimit = limit
 	}
-	if err := WriteImage(ctx, c.Initrd, img.kernel, img.init, append(img.files, files...)); err != nil {
+	if err := WriteImage(ctx, c.Initrd, img.kernel, img.init, files); err != nil {
 		t.Fatal(err)
 	}
 	vm, err := Boot(ctx, c)
@@ -157,13 +177,13 @@ func check(t *testing.T, name string, f func(t *testing.T)) {
 	}
 }
 
-func agentClient(t *testing.T, ctx context.Context, vm *VM) *ttrpc.Client {
+func agentClient(t *testing.T, ctx context.Context, vm *VM, opts ...ttrpc.ClientOpts) *ttrpc.Client {
 	t.Helper()
 	conn, err := vm.Dial(ctx, agentPort)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := ttrpc.NewClient(conn)
+	c := ttrpc.NewClient(conn, opts...)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
@@ -178,7 +198,7 @@ func health(ctx context.Context, c *ttrpc.Client) error {
 
 // TestVM boots one machine and checks it.
 func TestVM(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := budget(t)
 	defer cancel()
 	var disks []string
 	for i, size := range []int64{16 << 20, 16 << 20, 64 << 20} {
@@ -306,7 +326,7 @@ func inGuest(t *testing.T, ctx context.Context, vm *VM, test guestTest) {
 // TestVMParked boots an image that names a module it does not have, behind those of vsock: the guest does not die,
 // says its state on the console and in every refusal, and stays healthy.
 func TestVMParked(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := budget(t)
 	defer cancel()
 	img, err := prepare()
 	if err != nil {

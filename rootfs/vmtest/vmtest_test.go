@@ -40,10 +40,10 @@ func TestConsoleGivesUp(t *testing.T) {
 
 // TestArguments pins the flags without which emulated machines hang or oops now and then.
 func TestArguments(t *testing.T) {
-	got := strings.Join(arguments(Config{Kernel: "k", Initrd: "i", MemoryMiB: 256, Disks: []string{"d"}, Append: "word"}, "s"), " ")
+	got := strings.Join(arguments(Config{Kernel: "k", Initrd: "i", MemoryMiB: 256, Disks: []string{"d"}, MAC: "m", Append: "word"}, "s"), " ")
 	for _, want := range []string{
 		"-accel tcg", "-smp 1", "-M q35,memory-backend=mem", "size=256M,share=on", "-no-reboot", "panic=-1", "-nodefaults",
-		"chardev=vsock", "file=d", "virtio-blk-pci,drive=disk0", "-kernel k -initrd i", "quiet cryptomgr.notests word",
+		"chardev=vsock", "file=d", "virtio-blk-pci,drive=disk0", "-netdev user,id=net", "netdev=net,romfile=,mac=m", "-kernel k -initrd i", "quiet cryptomgr.notests word",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %s", want, got)
