@@ -52,6 +52,7 @@ func guestTests() []guestTest {
 		{"agent", Program{Package: "./agent", Test: true, Tags: "vm"}, "^TestVM"},
 		{"guest", Program{Package: "./agent/guest", Test: true, Tags: "vm"}, "^TestVM"},
 		{"devmapper", Program{Package: "./storage/devmapper", Test: true, Tags: "vm"}, "^TestVM"},
+		{"storage", Program{Package: "./storage", Test: true, Tags: "vm"}, "^TestVM"},
 		// A part of what `make root` runs on the host, here with control groups of version 2 and on an initramfs:
 		// an emulated start of a container takes a second.
 		{"container", Program{Package: "./agent/container", Test: true, Tags: "root", Cgo: true}, "^TestLimits$"},

@@ -63,6 +63,7 @@ var allowed = map[string]struct {
 	"rootfs/vmtest/kernel":                {modules: []string{"github.com/klauspost/compress", "golang.org/x/sys"}},
 	"rootfs/vmtest/remote":                {},
 	"rootfs/vmtest/vsockdev":              {modules: []string{"golang.org/x/sys"}},
+	"storage":                             {ours: []string{"storage/devmapper", "storage/luks"}, modules: []string{"golang.org/x/sys"}},
 	"storage/devmapper":                   {modules: []string{"golang.org/x/sys"}},
 	"storage/luks":                        {modules: []string{"github.com/go-json-experiment/json", "github.com/google/uuid", "golang.org/x/crypto"}},
 	"verity":                              {},
