@@ -185,7 +185,8 @@ func TestVMTampering(t *testing.T) {
 			return block{disk[data+i*4096:][:4096], disk[tags+i*cipher.TagSize():][:cipher.TagSize()]}
 		}
 		read := func(t *testing.T, disk []byte) error {
-			update(t, disk)
+			patch(t, full, disk)
+			defer patch(t, disk, full)
 			if _, err := s.open(tbl, sectors); err != nil {
 				t.Fatal(err)
 			}
@@ -217,7 +218,8 @@ func TestVMTampering(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/superblock flag %#x", cipherName, 1<<bit), func(t *testing.T) {
 				disk := bytes.Clone(full)
 				disk[offFlags] ^= 1 << bit
-				update(t, disk)
+				patch(t, full, disk)
+				defer patch(t, disk, full)
 				if _, err := s.open(tbl, sectors); err != nil {
 					return // the kernel refuses
 				}
@@ -249,12 +251,11 @@ func firstChange(before, after []byte, from, to int) int {
 	return -1
 }
 
-// update brings the disk to a state, writing only what differs.
-func update(t *testing.T, state []byte) {
+// patch writes the units in which two states of the disk differ, as the second has them, and the first unit.
+func patch(t *testing.T, from, to []byte) {
 	t.Helper()
-	now := wholeDisk(t, diskB)
 	for at := 0; at < diskSize; at += writeUnit {
-		if want := state[at:][:writeUnit]; !bytes.Equal(now[at:][:writeUnit], want) {
+		if want := to[at:][:writeUnit]; at == 0 || !bytes.Equal(from[at:][:writeUnit], want) {
 			writeDisk(t, diskB, int64(at), want)
 		}
 	}

@@ -112,6 +112,7 @@ func verbs() []verb {
 		{"unseal", "", "verify and open the sealed secret on standard input", runUnseal},
 		{"agent", "[--listen ADDRESS]", "serve the kata agent API; as PID 1 boot the guest first", runAgent},
 		{"verity", "check|open|close …", "check, map or unmap a device by its pinned hash tree", runVerity},
+		{"volume", "create|open|close …", "make, map or unmap an encrypted volume that configuration names", runVolume},
 		{"serve", "", "serve the key provider, the attestation agent, the data hub and REST as configured", runServe},
 		{"version", "", "print the version", runVersion},
 	}

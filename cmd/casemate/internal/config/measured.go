@@ -40,6 +40,9 @@ type Measured struct {
 	KeyProvider KeyProvider `toml:"keyprovider"`
 	Services    Services    `toml:"services"`
 	TestSNP     TestSNP     `toml:"testsnp"`
+
+	// Volumes are the persistent volumes that may be created and opened, by their names.
+	Volumes map[string]Volume `toml:"volume"`
 }
 
 // KBS names the relying party and what proves that it is the one meant.
@@ -101,8 +104,8 @@ type Services struct {
 	RESTResources []string `toml:"rest_resources"`
 }
 
-// check refuses sockets that anybody reaches and listed resources that are the guest's.
-func (s Services) check(image Image) error {
+// check refuses sockets that anybody reaches and listed resources that are the guest's own.
+func (s Services) check(own []string) error {
 	for key, address := range map[string]string{"attestation_agent": s.AttestationAgent, "data_hub": s.DataHub} {
 		if address != "" && !strings.HasPrefix(address, "unix:") {
 			return fmt.Errorf("services.%s %q: want unix:///PATH", key, address)
@@ -115,7 +118,7 @@ func (s Services) check(image Image) error {
 		if !strings.HasPrefix(uri, "kbs:///") {
 			return fmt.Errorf("services.rest_resources %q: want kbs:///REPOSITORY/TYPE/TAG", uri)
 		}
-		if uri == image.CredentialsURI || uri == image.PolicyURI {
+		if slices.Contains(own, uri) {
 			return fmt.Errorf("services.rest_resources %q: it is the guest's own and not for its workload", uri)
 		}
 	}
@@ -209,7 +212,19 @@ func (m Measured) check() error {
 			return fmt.Errorf("tee: %w", err)
 		}
 	}
-	return m.Services.check(m.Image)
+	if err := checkVolumes(m.Volumes); err != nil {
+		return err
+	}
+	return m.Services.check(m.own())
+}
+
+// own lists the secrets that the guest fetches for itself.
+func (m Measured) own() []string {
+	list := []string{m.Image.CredentialsURI, m.Image.PolicyURI}
+	for _, v := range m.Volumes {
+		list = append(list, v.Key)
+	}
+	return list
 }
 
 // Weaknesses lists, in words for the start-up log, each protection that the
@@ -228,6 +243,7 @@ func (m Measured) Weaknesses() []string {
 	if m.TEE == evidence.TPM {
 		list = append(list, `tee = "tpm": nothing protects the guest's memory from its host`)
 	}
+	list = append(list, volumeWeaknesses(m.Volumes)...)
 	if m.TestSNP.Dir != "" {
 		list = append(list, "testsnp.dir: evidence is signed by a test key, not by a TEE")
 	}
@@ -285,7 +301,11 @@ func (m Measured) join(o Measured) (Measured, error) {
 	list("image.insecure_registries", &m.Image.InsecureRegistries, o.Image.InsecureRegistries)
 	list("image.roots", &m.Image.Roots, o.Image.Roots)
 	list("services.rest_resources", &m.Services.RESTResources, o.Services.RESTResources)
-	if err := m.Services.check(m.Image); err != nil {
+	var err error
+	if m.Volumes, err = joinVolumes(m.Volumes, o.Volumes); err != nil {
+		failures = append(failures, err)
+	}
+	if err := m.Services.check(m.own()); err != nil {
 		failures = append(failures, err)
 	}
 	m.KBS.PlainHTTP = m.KBS.PlainHTTP || o.KBS.PlainHTTP
