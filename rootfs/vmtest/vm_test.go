@@ -188,7 +188,7 @@ func TestVM(t *testing.T) {
 		}
 		disks = append(disks, disk)
 	}
-	vm := boot(t, ctx, Config{Disks: disks, Append: hostileWords})
+	vm := boot(t, ctx, Config{Disks: disks, Append: hostileWords, MemoryMiB: 512}, referenceFiles(t)...)
 
 	check(t, "boot", func(t *testing.T) {
 		if _, err := vm.Console.Expect(ctx, "casemate: ready: "); err != nil {
