@@ -14,7 +14,7 @@
 //   - stack.go: the mappings of one device, made from below and removed from above
 //   - superblock.go: what dm-integrity keeps at its start, read as hostile input
 //   - format.go: what may write to a new device, and how
-//   - securemount.go, mkfs.go: the block-device options of confidential-data-hub's SecureMount (guest-components 0.21),
+//   - securemount.go: the block-device options of confidential-data-hub's SecureMount (guest-components 0.21),
 //     refused where they ask for less than the above
 //   - securemounts.go: what those requests ask for, carried out and undone in order
 //

@@ -21,7 +21,7 @@ type SecureMount struct {
 	Encrypted  bool   // an existing volume; otherwise new scratch, whatever the device holds
 	Key        string // URI or sealed secret that names the volume; empty for scratch
 	FileSystem bool   // mount an ext4 on MountPoint; otherwise make MountPoint a symbolic link to the mapping
-	Ext4       Ext4   // for new scratch with a file system
+	MkfsOpts   string // arguments of mkfs.ext4 for new scratch with a file system, to be parsed by its maker
 	Name       string // of the mapping; empty: one is made up
 	MountPoint string // absolute
 }
@@ -112,10 +112,7 @@ func (m *SecureMount) option(name, value string) (refusal string) {
 	case "filesystemType":
 		return oneOf("ext4")
 	case "mkfsOpts":
-		ext4, err := parseMkfs(value)
-		if m.Ext4 = ext4; err != nil {
-			return err.Error()
-		}
+		m.MkfsOpts = value
 	case "dataIntegrity":
 		// Left out it means false there and true here: more than was asked for is no harm, less is.
 		return oneOf("true")

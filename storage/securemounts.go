@@ -26,8 +26,9 @@ type SecureMounts struct {
 	Volumes  Volumes
 	Measured []VolumeConfig   // the volumes that a request may name
 	Cipher   devmapper.Cipher // of scratch: a constant of the image
-	// MakeExt4 returns the maker of a new file system. Nil refuses requests for one.
-	MakeExt4 func(Ext4) Formatter
+	// MakeExt4 returns the maker of a new file system, or refuses the arguments of mkfs.ext4 that it is asked for with.
+	// Nil refuses requests for one.
+	MakeExt4 func(mkfsOpts string) (Formatter, error)
 
 	mu   sync.Mutex
 	open []*mounted
@@ -111,8 +112,9 @@ func (s *SecureMounts) openVolume(ctx context.Context, m SecureMount, device str
 }
 
 func (s *SecureMounts) openScratch(ctx context.Context, m SecureMount, device string, o *mounted) (string, error) {
-	if m.FileSystem && s.MakeExt4 == nil {
-		return "", errNoMaker
+	f, err := s.maker(m)
+	if err != nil {
+		return "", err
 	}
 	name := m.Name
 	if name == "" {
@@ -125,11 +127,22 @@ func (s *SecureMounts) openScratch(ctx context.Context, m SecureMount, device st
 		return "", err
 	}
 	o.closers = append(o.closers, v.Close)
-	var f Formatter = Zeros{} // a device is read anywhere
-	if m.FileSystem {
-		f = s.MakeExt4(m.Ext4)
-	}
 	return v.Path, v.Format(ctx, f)
+}
+
+// maker is asked before the device is touched.
+func (s *SecureMounts) maker(m SecureMount) (Formatter, error) {
+	switch {
+	case !m.FileSystem:
+		return Zeros{}, nil // a device is read anywhere
+	case s.MakeExt4 == nil:
+		return nil, errNoMaker
+	}
+	f, err := s.MakeExt4(m.MkfsOpts)
+	if err != nil {
+		return nil, &OptionError{"mkfsOpts", err.Error()}
+	}
+	return f, nil
 }
 
 // Close undoes what was mounted on a path. In use, it stays, with an error that wraps unix.EBUSY.

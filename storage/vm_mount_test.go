@@ -45,7 +45,7 @@ func deviceNumber(t *testing.T, path string) string {
 func secureMounts(c *devmapper.Control) *SecureMounts {
 	return &SecureMounts{
 		Volumes: volumes(c), Measured: []VolumeConfig{layouts["hmac"]}, Cipher: devmapper.AESXTSHMACSHA256,
-		MakeExt4: func(Ext4) Formatter { return ext4Image{} },
+		MakeExt4: func(string) (Formatter, error) { return ext4Image{}, nil },
 	}
 }
 
