@@ -80,7 +80,7 @@ func TestScratchRefuses(t *testing.T) {
 		{name: "device that ends at once", size: 512, want: "512 bytes of 4096"},
 		{name: "first mapping fails", failAt: 1, want: "formatting tags"},
 		{name: "tags fail", failAt: 2, want: "mapping the tags"},
-		{name: "encryption fails", failAt: 3, want: "mapping the encryption"},
+		{name: "encryption fails", failAt: 3, want: "mapping the encryption capi:authenc(hmac(sha256),xts(aes))-plain64"},
 		{name: "status without numbers", status: "0", want: "two numbers"},
 		{name: "status without a number", status: "0 x -", want: "invalid syntax"},
 		{name: "no room", status: "0 0 -", want: "0 sectors"},
@@ -111,7 +111,7 @@ func TestScratchRefuses(t *testing.T) {
 	}
 }
 
-// TestScratchStopsWithItsContext at every step.
+// TestScratchStopsWithItsContext before it maps anything.
 func TestScratchStopsWithItsContext(t *testing.T) {
 	m := newMapper(t)
 	ctx, cancel := context.WithCancel(t.Context())

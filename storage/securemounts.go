@@ -45,6 +45,10 @@ var errNoMaker = errors.New("there is no maker of file systems")
 // mountFlags: blocks are authenticated, but a tenant's data is still no place for devices or set-uid programs.
 const mountFlags = unix.MS_NOATIME | unix.MS_NODEV | unix.MS_NOSUID
 
+// mountOptions make a file system read-only once a block of its own structures does not read: what the host has changed
+// below must not lead to writes that are based on it.
+const mountOptions = "errors=remount-ro"
+
 // Mount serves a request. An existing volume is opened, never formatted; a device for scratch is formatted, and its
 // earlier content is lost: whether the request may say so is for the caller's policy. The mount point's directory
 // is made if need be; as a link it must not exist. On error all of it is undone.
@@ -88,7 +92,7 @@ func (s *SecureMounts) mount(ctx context.Context, m SecureMount, o *mounted) err
 	if err := os.MkdirAll(m.MountPoint, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount(mapped, m.MountPoint, "ext4", mountFlags, ""); err != nil {
+	if err := unix.Mount(mapped, m.MountPoint, "ext4", mountFlags, mountOptions); err != nil {
 		return fmt.Errorf("mounting: %w", err)
 	}
 	o.closers = append(o.closers, func() error { return unix.Unmount(m.MountPoint, unix.UMOUNT_NOFOLLOW) })

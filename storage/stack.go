@@ -130,7 +130,7 @@ func (s *stack) open(t table, sectors uint64) (devmapper.Device, error) {
 	}
 	d, err := s.add(devmapper.Mapping{Name: t.name, UUID: t.uuid(), Targets: []devmapper.Target{crypt}})
 	if err != nil {
-		return devmapper.Device{}, errors.Join(fmt.Errorf("mapping the encryption: %w", err), s.close())
+		return devmapper.Device{}, errors.Join(fmt.Errorf("mapping the encryption %s: %w", t.cipher, err), s.close())
 	}
 	return d, nil
 }

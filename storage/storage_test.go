@@ -20,6 +20,7 @@ import (
 type mapper struct {
 	dir     string
 	status  string // of integrity devices
+	kind    string // of the others
 	failAt  int    // the call of Create that fails, from 1
 	creates int
 	live    []string // names, from below
@@ -32,7 +33,7 @@ type mapper struct {
 var errNoMapping = errors.New("the kernel says no")
 
 func newMapper(t *testing.T) *mapper {
-	return &mapper{dir: t.TempDir(), status: "0 2048 -"}
+	return &mapper{dir: t.TempDir(), status: "0 2048 -", kind: "crypt"}
 }
 
 func (m *mapper) Create(c devmapper.Mapping) (devmapper.Device, error) {
@@ -72,7 +73,7 @@ func (m *mapper) Status(name string) ([]devmapper.TargetStatus, error) {
 	if strings.HasSuffix(name, tagsSuffix) {
 		return []devmapper.TargetStatus{{Kind: "integrity", Info: m.status}}, nil
 	}
-	return []devmapper.TargetStatus{{Kind: "crypt"}}, nil
+	return []devmapper.TargetStatus{{Kind: m.kind}}, nil
 }
 
 // checkClean: nothing stays mapped and no key stays in memory.

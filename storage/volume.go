@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/casemate/casemate/storage/devmapper"
 	"github.com/casemate/casemate/storage/luks"
 )
@@ -171,19 +173,24 @@ func (o *Volume) Close() error {
 	return nil
 }
 
-// CloseNamed closes a volume that another process has opened, by the name of its mapping. Whether there are tags
-// below is asked of the kernel. The error wraps unix.ENXIO if there is no such mapping.
+// CloseNamed closes a volume that another process has opened, by the name of its mapping, or what an earlier call left
+// of it. What there is to remove is asked of the kernel. The error wraps unix.ENXIO if there is nothing.
 func CloseNamed(m Mapper, name string) error {
-	status, err := m.Status(name)
-	if err != nil {
-		return fmt.Errorf("closing volume: %w", err)
+	s := stack{mapper: m}
+	for _, layer := range []struct{ name, kind string }{{name + tagsSuffix, "integrity"}, {name, "crypt"}} {
+		status, err := m.Status(layer.name)
+		switch {
+		case errors.Is(err, unix.ENXIO):
+		case err != nil:
+			return fmt.Errorf("closing volume: %w", err)
+		case len(status) != 1 || status[0].Kind != layer.kind:
+			return fmt.Errorf("closing volume: mapping %s is not of one target %s", layer.name, layer.kind)
+		default:
+			s.names = append(s.names, layer.name)
+		}
 	}
-	if len(status) != 1 || status[0].Kind != "crypt" {
-		return fmt.Errorf("closing volume: %s is no encrypted mapping", name)
-	}
-	s := stack{mapper: m, names: []string{name}}
-	if below, err := m.Status(name + tagsSuffix); err == nil && len(below) == 1 && below[0].Kind == "integrity" {
-		s.names = []string{name + tagsSuffix, name}
+	if len(s.names) == 0 {
+		return fmt.Errorf("closing volume: mapping %s: %w", name, unix.ENXIO)
 	}
 	if err := s.close(); err != nil {
 		return fmt.Errorf("closing volume: %w", err)

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/casemate/casemate/storage/devmapper"
 	"github.com/casemate/casemate/storage/luks"
 )
@@ -303,15 +305,22 @@ func TestCloseNamed(t *testing.T) {
 		if _, err := openVolume(t, m, newSecret(), layouts[name], makeVolume(t, layouts[name])); err != nil {
 			t.Fatal(err)
 		}
-		if err := CloseNamed(m, "other"); err == nil {
-			t.Error("a name that is not mapped: no error")
-		}
-		if err := CloseNamed(m, "vol"+tagsSuffix); err == nil {
-			t.Error("the tags of a volume: no error")
+		if err := CloseNamed(m, "other"); !errors.Is(err, unix.ENXIO) {
+			t.Errorf("a name that is not mapped: %v", err)
 		}
 		if err := CloseNamed(m, "vol"); err != nil {
 			t.Error(err)
 		}
 		m.checkClean(t)
+	}
+	m := newMapper(t)
+	m.live = []string{"vol" + tagsSuffix} // the mapping above went, and then the call failed
+	if err := CloseNamed(m, "vol"); err != nil {
+		t.Error(err)
+	}
+	m.checkClean(t)
+	m.live, m.kind = []string{"vol"}, "linear"
+	if err := CloseNamed(m, "vol"); err == nil || len(m.live) != 1 {
+		t.Errorf("somebody's linear mapping: %v", err)
 	}
 }

@@ -63,7 +63,11 @@ func withVolume(ctx context.Context, args []string, verb volumeVerb) error {
 
 // volumeCreate writes every block, so that each has a valid tag.
 func volumeCreate(ctx context.Context, m *machine, v storage.Volumes, c storage.VolumeConfig, device string) error {
-	return m.steps.do("create volume "+c.Name, func() error { return v.Create(ctx, c, device, storage.Zeros{}) })
+	var f storage.Formatter = storage.Zeros{}
+	if terminal := m.steps.terminal(); terminal != nil {
+		f = watched{f, drawFormat(terminal)}
+	}
+	return m.steps.do("create volume "+c.Name, func() error { return v.Create(ctx, c, device, f) })
 }
 
 func volumeOpen(ctx context.Context, m *machine, v storage.Volumes, c storage.VolumeConfig, device string) error {

@@ -42,6 +42,14 @@ func (c Cipher) TagSize() int {
 	return size
 }
 
+// String is the kernel's name of the cipher.
+func (c Cipher) String() string {
+	if name, _, _ := c.spec(); name != "" {
+		return name
+	}
+	return fmt.Sprintf("Cipher(%d)", int(c))
+}
+
 // KeySize is the size in bytes of the key that the cipher takes, or 0 for a value that is none.
 func (c Cipher) KeySize() int {
 	_, size, _ := c.spec()
@@ -68,7 +76,7 @@ func (t Crypt) params(l *line) {
 	name, keySize, tagSize := t.Cipher.spec()
 	switch {
 	case name == "":
-		l.fail(fmt.Errorf("no cipher %d", t.Cipher))
+		l.fail(fmt.Errorf("no cipher %d", int(t.Cipher)))
 	case len(t.Key) != keySize:
 		l.fail(fmt.Errorf("key has %d bytes, want %d", len(t.Key), keySize))
 	case t.SectorSize != 512 && t.SectorSize != 4096:
