@@ -15,6 +15,15 @@ import (
 // progress returns what draws a pull's line on a terminal, nil elsewhere: in a
 // file the log's lines tell of long pulls.
 func (s steps) progress() func(imagepull.Progress) {
+	file := s.terminal()
+	if file == nil {
+		return nil
+	}
+	return func(p imagepull.Progress) { drawProgress(file, p) }
+}
+
+// terminal is where steps are told, if that is a terminal, and otherwise nil.
+func (s steps) terminal() *os.File {
 	file, ok := s.w.(*os.File)
 	if !ok {
 		return nil
@@ -22,7 +31,7 @@ func (s steps) progress() func(imagepull.Progress) {
 	if _, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS); err != nil {
 		return nil
 	}
-	return func(p imagepull.Progress) { drawProgress(file, p) }
+	return file
 }
 
 // drawProgress rewrites the terminal's current line; the last one, when all

@@ -54,6 +54,8 @@ func guestTests() []guestTest {
 		{"guest", Program{Package: "./agent/guest", Test: true, Tags: "vm"}, "^TestVM"},
 		{"devmapper", Program{Package: "./storage/devmapper", Test: true, Tags: "vm"}, "^TestVM"},
 		{"ext4", Program{Package: "./storage/ext4", Test: true, Tags: "vm"}, "^TestVM"},
+		{"storage", Program{Package: "./storage", Test: true, Tags: "vm"}, "^TestVM"},
+		{"volume", Program{Package: "./cmd/casemate", Test: true, Tags: "vm sample", Cgo: true}, "^TestVM"},
 		// A part of what `make root` runs on the host, here with control groups of version 2 and on an initramfs:
 		// an emulated start of a container takes a second.
 		{"container", Program{Package: "./agent/container", Test: true, Tags: "root", Cgo: true}, "^(TestLimits|TestOutOfMemoryIsTold)$"},
@@ -74,6 +76,7 @@ type image struct {
 	dir    string
 	init   string
 	files  []File
+	tests  []File // the programs of guestTests
 }
 
 var prepare = sync.OnceValues(func() (*image, error) {
@@ -107,7 +110,7 @@ var prepare = sync.OnceValues(func() (*image, error) {
 		if err := Build(ctx, test.Program, out); err != nil {
 			return nil, err
 		}
-		img.files = append(img.files, File{Path: "/tests/" + test.name, HostPath: out, Perm: 0o755})
+		img.tests = append(img.tests, File{Path: "/tests/" + test.name, HostPath: out, Perm: 0o755})
 	}
 	if _, err := os.Stat(busybox); err != nil {
 		return nil, fmt.Errorf("%w (`make setup` installs it)", err)
@@ -208,7 +211,11 @@ func TestVM(t *testing.T) {
 		}
 		disks = append(disks, disk)
 	}
-	vm := boot(t, ctx, Config{Disks: disks, Append: hostileWords})
+	img, err := prepare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm := boot(t, ctx, Config{Disks: disks, Append: hostileWords, MemoryMiB: 512}, append(referenceFiles(t), img.tests...)...)
 
 	check(t, "boot", func(t *testing.T) {
 		if _, err := vm.Console.Expect(ctx, "casemate: ready: "); err != nil {

@@ -17,17 +17,37 @@ const (
 	// AESXTSHMACSHA256 adds an HMAC-SHA-256 over every sector, kept in the metadata of an [Integrity] device
 	// underneath with a tag size of 32. Its key has 96 bytes: 64 for XTS, then 32 for the HMAC.
 	AESXTSHMACSHA256
+	// AEGIS128 is AEGIS-128 with a random IV for every write: the IV of 16 bytes and the tag of 16 are kept in the
+	// metadata of an [Integrity] device underneath, whose tag size is 32. Its key has 16 bytes.
+	AEGIS128
 )
 
-// spec returns the kernel's name of the cipher, its key size and its tag size in bytes.
+// spec returns the kernel's name of the cipher, its key size and its tag size, the IV's included, in bytes.
 func (c Cipher) spec() (name string, keySize, tagSize int) {
 	switch c {
 	case AESXTS:
 		return "aes-xts-plain64", 64, 0
 	case AESXTSHMACSHA256:
 		return "capi:authenc(hmac(sha256),xts(aes))-plain64", 96, 32
+	case AEGIS128:
+		return "capi:aegis128-random", 16, 32
 	}
 	return "", 0, 0
+}
+
+// TagSize is what the cipher keeps for every sector on the [Integrity] device underneath, in bytes: 0 for one that
+// has no tags.
+func (c Cipher) TagSize() int {
+	_, _, size := c.spec()
+	return size
+}
+
+// String is the kernel's name of the cipher.
+func (c Cipher) String() string {
+	if name, _, _ := c.spec(); name != "" {
+		return name
+	}
+	return fmt.Sprintf("Cipher(%d)", int(c))
 }
 
 // KeySize is the size in bytes of the key that the cipher takes, or 0 for a value that is none.
@@ -56,7 +76,7 @@ func (t Crypt) params(l *line) {
 	name, keySize, tagSize := t.Cipher.spec()
 	switch {
 	case name == "":
-		l.fail(fmt.Errorf("no cipher %d", t.Cipher))
+		l.fail(fmt.Errorf("no cipher %d", int(t.Cipher)))
 	case len(t.Key) != keySize:
 		l.fail(fmt.Errorf("key has %d bytes, want %d", len(t.Key), keySize))
 	case t.SectorSize != 512 && t.SectorSize != 4096:

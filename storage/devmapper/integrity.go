@@ -56,12 +56,17 @@ func (t Integrity) params(l *line) {
 		l.word("D")
 	}
 	// fix_padding and fix_hmac are the corrected on-disk forms, which only old kernels lack.
-	blockSize := fmt.Sprintf("block_size:%d", t.BlockSize)
+	opts := []string{fmt.Sprintf("block_size:%d", t.BlockSize), "fix_padding"}
+	if !t.Journal {
+		// Formatting lays a journal out and initialises it even where none is used: the least one, then. A device
+		// that is already formatted keeps its own.
+		opts = append(opts, "journal_sectors:1")
+	}
 	if t.Key == nil {
-		l.options([]string{blockSize, "fix_padding"})
+		l.options(opts)
 		return
 	}
 	// The hash comes last, since the key is written straight into the line.
-	l.options([]string{blockSize, "fix_padding", "fix_hmac", "internal_hash:hmac(sha256):"})
+	l.options(append(opts, "fix_hmac", "internal_hash:hmac(sha256):"))
 	l.rawHex(t.Key)
 }

@@ -41,8 +41,10 @@ func TestTableLines(t *testing.T) {
 			"crypt", "aes-xts-plain64 " + key64 + " 7 /dev/vdb 32768 4 allow_discards no_read_workqueue no_write_workqueue sector_size:4096"},
 		{"crypt with a tag", Crypt{LengthSectors: 8, Cipher: AESXTSHMACSHA256, Key: seq(96), Device: "/dev/mapper/i", SectorSize: 4096},
 			"crypt", "capi:authenc(hmac(sha256),xts(aes))-plain64 " + key96 + " 0 /dev/mapper/i 0 2 sector_size:4096 integrity:32:aead"},
+		{"crypt with AEGIS", Crypt{LengthSectors: 8, Cipher: AEGIS128, Key: seq(16), Device: "/dev/mapper/i", SectorSize: 4096, NoWorkqueues: true},
+			"crypt", "capi:aegis128-random " + key64[:32] + " 0 /dev/mapper/i 0 4 no_read_workqueue no_write_workqueue sector_size:4096 integrity:32:aead"},
 		{"integrity for a tag", Integrity{LengthSectors: 8, Device: "/dev/vdc", BlockSize: 4096, TagSize: 32},
-			"integrity", "/dev/vdc 0 32 D 2 block_size:4096 fix_padding"},
+			"integrity", "/dev/vdc 0 32 D 3 block_size:4096 fix_padding journal_sectors:1"},
 		{"integrity with a key", Integrity{LengthSectors: 8, Device: "/dev/vdc", OffsetSectors: 16, BlockSize: 512, Key: seq(32), Journal: true},
 			"integrity", "/dev/vdc 16 - J 4 block_size:512 fix_padding fix_hmac internal_hash:hmac(sha256):" + key64[:64]},
 		{"verity", Verity{HashType: 1, DataDevice: "/dev/vda1", HashDevice: "/dev/vda2", DataBlockSize: 4096, HashBlockSize: 4096,
@@ -67,6 +69,7 @@ func TestTablesThatGiveIntegrityAway(t *testing.T) {
 		Integrity{LengthSectors: 8, Device: "/dev/a", BlockSize: 4096, Key: seq(32)},
 		Integrity{LengthSectors: 8, Device: "/dev/a", BlockSize: 4096, TagSize: 32, Journal: true},
 		Crypt{LengthSectors: 8, Cipher: AESXTSHMACSHA256, Key: seq(96), Device: "/dev/a", SectorSize: 4096, NoWorkqueues: true},
+		Crypt{LengthSectors: 8, Cipher: AEGIS128, Key: seq(16), Device: "/dev/a", SectorSize: 4096},
 		Verity{HashType: 1, DataDevice: "/dev/a", HashDevice: "/dev/a", DataBlockSize: 4096, HashBlockSize: 4096, DataBlocks: 1, Algorithm: "sha256", RootHash: seq(32)},
 	} {
 		got, err := tableLine(target)

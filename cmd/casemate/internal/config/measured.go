@@ -44,6 +44,9 @@ type Measured struct {
 	// Credentials are secrets that the data hub writes to files before it serves.
 	Credentials []Credential `toml:"credentials"`
 	TestSNP     TestSNP      `toml:"testsnp"`
+
+	// Volumes are the persistent volumes that may be created and opened, by their names.
+	Volumes map[string]Volume `toml:"volume"`
 }
 
 // KBS names the relying party and what proves that it is the one meant.
@@ -182,10 +185,16 @@ func (m Measured) check() error {
 	if m.EventLog.Require && !m.EventLog.Enable {
 		return errors.New("eventlog.require: want eventlog.enable with it")
 	}
-	if m.Vault.TokenURI != "" && slices.Contains(m.Services.RESTResources, m.Vault.TokenURI) {
-		return fmt.Errorf("services.rest_resources %q: it is the guest's own and not for its workload", m.Vault.TokenURI)
+	return errors.Join(checkCredentials(m.Credentials), m.Vault.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
+}
+
+// own lists the secrets that the guest fetches for itself.
+func (m Measured) own() []string {
+	list := []string{m.Image.CredentialsURI, m.Image.PolicyURI, m.Vault.TokenURI}
+	for _, v := range m.Volumes {
+		list = append(list, v.Key)
 	}
-	return errors.Join(checkCredentials(m.Credentials), m.Vault.check(), m.Services.check(m.Image))
+	return list
 }
 
 // Weaknesses lists, in words for the start-up log, each protection that the
@@ -213,6 +222,7 @@ func (m Measured) Weaknesses() []string {
 	if m.TEE == evidence.TPM {
 		list = append(list, `tee = "tpm": nothing protects the guest's memory from its host`)
 	}
+	list = append(list, volumeWeaknesses(m.Volumes)...)
 	if m.TestSNP.Dir != "" {
 		list = append(list, "testsnp.dir: evidence is signed by a test key, not by a TEE")
 	}
@@ -287,7 +297,11 @@ func (m Measured) join(o Measured) (Measured, error) {
 	if len(m.Credentials) == 0 {
 		m.Credentials = o.Credentials
 	}
-	if err := m.Services.check(m.Image); err != nil {
+	var err error
+	if m.Volumes, err = joinVolumes(m.Volumes, o.Volumes); err != nil {
+		failures = append(failures, err)
+	}
+	if err := m.Services.check(m.own()); err != nil {
 		failures = append(failures, err)
 	}
 	m.KBS.PlainHTTP = m.KBS.PlainHTTP || o.KBS.PlainHTTP

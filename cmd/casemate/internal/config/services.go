@@ -28,8 +28,8 @@ type Services struct {
 	RawEvidence bool `toml:"raw_evidence"`
 }
 
-// check refuses sockets that anybody reaches and listed resources that are the guest's.
-func (s Services) check(image Image) error {
+// check refuses sockets that anybody reaches and listed resources that are the guest's own.
+func (s Services) check(own []string) error {
 	for key, address := range map[string]string{"attestation_agent": s.AttestationAgent, "data_hub": s.DataHub} {
 		if address != "" && !strings.HasPrefix(address, "unix:") {
 			return fmt.Errorf("services.%s %q: want unix:///PATH", key, address)
@@ -45,7 +45,7 @@ func (s Services) check(image Image) error {
 		if !strings.HasPrefix(uri, "kbs:///") {
 			return fmt.Errorf("services.rest_resources %q: want kbs:///REPOSITORY/TYPE/TAG", uri)
 		}
-		if uri == image.CredentialsURI || uri == image.PolicyURI {
+		if slices.Contains(own, uri) {
 			return fmt.Errorf("services.rest_resources %q: it is the guest's own and not for its workload", uri)
 		}
 	}

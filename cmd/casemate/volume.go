@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/casemate/casemate/cmd/casemate/internal/config"
+	"github.com/casemate/casemate/storage"
+	"github.com/casemate/casemate/storage/devmapper"
+	"github.com/casemate/casemate/storage/luks"
+)
+
+// runVolume is casemate volume create|open|close.
+func runVolume(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("%w: want create, open or close", errUsage)
+	}
+	switch command, args := args[0], args[1:]; command {
+	case "create":
+		return withVolume(ctx, args, volumeCreate)
+	case "open":
+		return withVolume(ctx, args, volumeOpen)
+	case "close":
+		return volumeClose(args)
+	default:
+		return fmt.Errorf("%w: want create, open or close, got %q", errUsage, command)
+	}
+}
+
+// volumeVerb works on the volume that measured configuration names, on a device that anybody may name.
+type volumeVerb func(context.Context, *machine, storage.Volumes, storage.VolumeConfig, string) error
+
+// withVolume reads NAME and DEVICE and makes ready what a verb needs.
+func withVolume(ctx context.Context, args []string, verb volumeVerb) error {
+	o, rest, err := parse(args, 2, 2, nil)
+	if err != nil {
+		return err
+	}
+	device, err := filepath.Abs(rest[1])
+	if err != nil {
+		return err
+	}
+	m, err := openGuest(ctx, o)
+	if err != nil {
+		return err
+	}
+	c, err := volumeConfig(m.conf, rest[0])
+	if err != nil {
+		return err
+	}
+	control, err := devmapper.Open()
+	if err != nil {
+		return err
+	}
+	err = verb(ctx, m, storage.Volumes{Mapper: control, Keys: volumeKeys{m}}, c, device)
+	return errors.Join(err, control.Close())
+}
+
+// volumeCreate writes every block, so that each has a valid tag.
+func volumeCreate(ctx context.Context, m *machine, v storage.Volumes, c storage.VolumeConfig, device string) error {
+	var f storage.Formatter = storage.Zeros{}
+	if terminal := m.steps.terminal(); terminal != nil {
+		f = watched{f, drawFormat(terminal)}
+	}
+	return m.steps.do("create volume "+c.Name, func() error { return v.Create(ctx, c, device, f) })
+}
+
+func volumeOpen(ctx context.Context, m *machine, v storage.Volumes, c storage.VolumeConfig, device string) error {
+	return m.steps.do("open volume "+c.Name, func() error {
+		o, err := v.Open(ctx, c, device)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Println(o.Path); err != nil {
+			return errors.Join(err, o.Close())
+		}
+		return nil
+	})
+}
+
+// volumeClose needs no configuration: it takes away and gives nothing.
+func volumeClose(args []string) error {
+	_, rest, err := parse(args, 1, 1, nil)
+	if err != nil {
+		return err
+	}
+	control, err := devmapper.Open()
+	if err != nil {
+		return err
+	}
+	return errors.Join(storage.CloseNamed(control, rest[0]), control.Close())
+}
+
+// volumeConfig is the volume of that name as package storage knows it.
+func volumeConfig(m config.Measured, name string) (storage.VolumeConfig, error) {
+	v, ok := m.Volumes[name]
+	if !ok {
+		return storage.VolumeConfig{}, fmt.Errorf("no volume %q in the measured configuration", name)
+	}
+	layout := luks.Layout{Type: v.Type, Cipher: v.Cipher, Integrity: v.Integrity, SectorSize: *v.SectorSize, Offset: uint64(*v.Offset), Size: uint64(v.Size)}
+	if v.Integrity == config.IntegrityNone {
+		layout.Integrity = luks.IntegrityNone
+	}
+	return storage.VolumeConfig{Name: name, Key: v.Key, Header: v.Header, Expect: luks.Expect{Layout: layout, OwnHeader: *v.OwnHeader}}, nil
+}
+
+// volumeKeys reads keys from the relying party or from the one directory that only the guest's user has.
+type volumeKeys struct{ m *machine }
+
+// Key returns what a URI of measured configuration names.
+func (k volumeKeys) Key(ctx context.Context, uri string) ([]byte, error) {
+	if strings.HasPrefix(uri, "file://") {
+		return storage.FileKeys{Dir: config.VolumeKeyDir}.Key(ctx, uri)
+	}
+	client, err := k.m.relyingParty()
+	if err != nil {
+		return nil, err
+	}
+	return client.Key(ctx, uri)
+}

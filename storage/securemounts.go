@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package storage
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/casemate/casemate/storage/devmapper"
+)
+
+// SecureMounts carries requests out and undoes them. Its methods may be called at the same time; requests are served
+// one after another.
+type SecureMounts struct {
+	Volumes  Volumes
+	Measured []VolumeConfig   // the volumes that a request may name
+	Cipher   devmapper.Cipher // of scratch: a constant of the image
+	// MakeExt4 returns the maker of a new file system, or refuses the arguments of mkfs.ext4 that it is asked for with.
+	// Nil refuses requests for one.
+	MakeExt4 func(mkfsOpts string) (Formatter, error)
+
+	mu   sync.Mutex
+	open []*mounted
+}
+
+// mounted is a request that was carried out: closers are to be called from the last to the first.
+type mounted struct {
+	point   string
+	closers []func() error
+}
+
+var errNoMaker = errors.New("there is no maker of file systems")
+
+// mountFlags: blocks are authenticated, but a tenant's data is still no place for devices or set-uid programs.
+const mountFlags = unix.MS_NOATIME | unix.MS_NODEV | unix.MS_NOSUID
+
+// mountOptions make a file system read-only once a block of its own structures does not read: what the host has changed
+// below must not lead to writes that are based on it.
+const mountOptions = "errors=remount-ro"
+
+// Mount serves a request. An existing volume is opened, never formatted; a device for scratch is formatted, and its
+// earlier content is lost: whether the request may say so is for the caller's policy. The mount point's directory
+// is made if need be; as a link it must not exist. On error all of it is undone.
+func (s *SecureMounts) Mount(ctx context.Context, m SecureMount) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.open {
+		if o.point == m.MountPoint {
+			return fmt.Errorf("secure mount on %s: it is in use", m.MountPoint)
+		}
+	}
+	o := &mounted{point: m.MountPoint}
+	if err := s.mount(ctx, m, o); err != nil {
+		return errors.Join(fmt.Errorf("secure mount on %s: %w", m.MountPoint, err), o.close())
+	}
+	s.open = append(s.open, o)
+	return nil
+}
+
+func (s *SecureMounts) mount(ctx context.Context, m SecureMount, o *mounted) error {
+	device, err := m.device("/sys", "/dev")
+	if err != nil {
+		return err
+	}
+	var mapped string
+	if m.Encrypted {
+		mapped, err = s.openVolume(ctx, m, device, o)
+	} else {
+		mapped, err = s.openScratch(ctx, m, device, o)
+	}
+	if err != nil {
+		return err
+	}
+	if !m.FileSystem {
+		if err := os.Symlink(mapped, m.MountPoint); err != nil {
+			return err
+		}
+		o.closers = append(o.closers, func() error { return os.Remove(m.MountPoint) })
+		return nil
+	}
+	if err := os.MkdirAll(m.MountPoint, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(mapped, m.MountPoint, "ext4", mountFlags, mountOptions); err != nil {
+		return fmt.Errorf("mounting: %w", err)
+	}
+	o.closers = append(o.closers, func() error { return unix.Unmount(m.MountPoint, unix.UMOUNT_NOFOLLOW) })
+	return nil
+}
+
+func (s *SecureMounts) openVolume(ctx context.Context, m SecureMount, device string, o *mounted) (string, error) {
+	c, err := m.VolumeOf(s.Measured)
+	if err != nil {
+		return "", err
+	}
+	if m.Name != "" {
+		c.Name = m.Name
+	}
+	v, err := s.Volumes.Open(ctx, c, device)
+	if err != nil {
+		return "", err
+	}
+	o.closers = append(o.closers, v.Close)
+	return v.Path, nil
+}
+
+func (s *SecureMounts) openScratch(ctx context.Context, m SecureMount, device string, o *mounted) (string, error) {
+	f, err := s.maker(m)
+	if err != nil {
+		return "", err
+	}
+	name := m.Name
+	if name == "" {
+		var id [8]byte
+		rand.Read(id[:]) // never fails
+		name = "scratch-" + hex.EncodeToString(id[:])
+	}
+	v, err := OpenScratch(ctx, s.Volumes.Mapper, ScratchConfig{Name: name, Device: device, Cipher: s.Cipher})
+	if err != nil {
+		return "", err
+	}
+	o.closers = append(o.closers, v.Close)
+	return v.Path, v.Format(ctx, f)
+}
+
+// maker is asked before the device is touched.
+func (s *SecureMounts) maker(m SecureMount) (Formatter, error) {
+	switch {
+	case !m.FileSystem:
+		return Zeros{}, nil // a device is read anywhere
+	case s.MakeExt4 == nil:
+		return nil, errNoMaker
+	}
+	f, err := s.MakeExt4(m.MkfsOpts)
+	if err != nil {
+		return nil, &OptionError{"mkfsOpts", err.Error()}
+	}
+	return f, nil
+}
+
+// Close undoes what was mounted on a path. In use, it stays, with an error that wraps unix.EBUSY.
+func (s *SecureMounts) Close(mountPoint string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, o := range s.open {
+		if o.point == mountPoint {
+			if err := o.close(); err != nil {
+				return fmt.Errorf("closing the secure mount on %s: %w", mountPoint, err)
+			}
+			s.open = append(s.open[:i], s.open[i+1:]...)
+			return nil
+		}
+	}
+	return fmt.Errorf("closing the secure mount on %s: there is none", mountPoint)
+}
+
+// CloseAll undoes everything, the last first, as far as it goes.
+func (s *SecureMounts) CloseAll() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []error
+	var stay []*mounted
+	for i := len(s.open) - 1; i >= 0; i-- {
+		if err := s.open[i].close(); err != nil {
+			all = append(all, fmt.Errorf("closing the secure mount on %s: %w", s.open[i].point, err))
+			stay = append([]*mounted{s.open[i]}, stay...)
+		}
+	}
+	s.open = stay
+	return errors.Join(all...)
+}
+
+// close stops at the first step that fails: what comes after it is in use.
+func (o *mounted) close() error {
+	for len(o.closers) > 0 {
+		last := len(o.closers) - 1
+		if err := o.closers[last](); err != nil {
+			return err
+		}
+		o.closers = o.closers[:last]
+	}
+	return nil
+}
+
+// maxUevent caps what the kernel says about a device, in bytes: a page of sysfs.
+const maxUevent = 4096
+
+// device finds the node of the request's device. A number is looked up in sysfs, and the node must have it.
+func (m SecureMount) device(sys, dev string) (string, error) {
+	if m.DevicePath != "" {
+		return m.DevicePath, nil
+	}
+	f, err := os.Open(filepath.Join(sys, "dev/block", m.DeviceID, "uevent"))
+	if err != nil {
+		return "", fmt.Errorf("looking for device %s: %w", m.DeviceID, err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxUevent))
+	if err != nil {
+		return "", fmt.Errorf("looking for device %s: %w", m.DeviceID, err)
+	}
+	for line := range strings.Lines(string(text)) {
+		name, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "DEVNAME=")
+		if !ok {
+			continue
+		}
+		node := filepath.Join(dev, name)
+		if !absolute("/" + name) {
+			return "", fmt.Errorf("looking for device %s: name %q", m.DeviceID, name)
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(node, &st); err != nil {
+			return "", fmt.Errorf("looking for device %s: %s: %w", m.DeviceID, node, err)
+		}
+		if id := strconv.Itoa(int(unix.Major(st.Rdev))) + ":" + strconv.Itoa(int(unix.Minor(st.Rdev))); id != m.DeviceID {
+			return "", fmt.Errorf("looking for device %s: %s is %s", m.DeviceID, node, id)
+		}
+		return node, nil
+	}
+	return "", fmt.Errorf("looking for device %s: the kernel names no node", m.DeviceID)
+}
