@@ -58,7 +58,7 @@ var allowed = map[string]struct {
 	"keyprovider":                         {ours: []string{"keyprovider/keyproviderpb"}, modules: []string{"github.com/go-json-experiment/json", "golang.org/x/sys", "google.golang.org/grpc"}},
 	"keyprovider/keyproviderpb":           {modules: []string{"github.com/containerd/ttrpc", "google.golang.org/grpc", "google.golang.org/protobuf"}},
 	"rootfs/cpio":                         {modules: []string{"golang.org/x/sys"}},
-	"rootfs/image":                        {ours: []string{"rootfs/cpio"}, modules: []string{"github.com/BurntSushi/toml", "github.com/klauspost/compress"}},
+	"rootfs/image":                        {ours: []string{"rootfs/cpio", "verity"}, modules: []string{"github.com/BurntSushi/toml", "github.com/erofs/go-erofs", "github.com/klauspost/compress", "golang.org/x/sys"}},
 	"rootfs/kernel":                       {modules: []string{"github.com/klauspost/compress", "golang.org/x/sys"}},
 	"rootfs/measure":                      {},
 	"rootfs/vmtest":                       {ours: []string{"rootfs/cpio", "rootfs/kernel", "rootfs/vmtest/remote", "rootfs/vmtest/vsockdev"}},
