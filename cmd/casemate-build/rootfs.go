@@ -26,9 +26,11 @@ const (
 func newRootfs(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "rootfs COMMAND", Short: "Build the measured guest", Args: cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error { return usagef("want initramfs or image, got %q", args) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			return usagef("want initramfs, image or uki, got %q", args)
+		},
 	}
-	c.AddCommand(newRootfsInitramfs(s), newRootfsImage(s))
+	c.AddCommand(newRootfsInitramfs(s), newRootfsImage(s), newRootfsUKI(s))
 	return c
 }
 

@@ -5,8 +5,12 @@
 package image
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -56,5 +60,51 @@ func TestDiskTools(t *testing.T) {
 		if out := tool(t, "sfdisk", "--verify", disk); !strings.Contains(out, "No errors detected") {
 			t.Errorf("%s: %s", table, out)
 		}
+	}
+}
+
+// systemdStub is the EFI stub of Debian's systemd-boot-efi.
+func systemdStub(t *testing.T) []byte {
+	t.Helper()
+	b, err := os.ReadFile("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+	if err != nil {
+		t.Fatalf("%v (`make setup` installs it)", err)
+	}
+	return b
+}
+
+// TestUKITools: objcopy takes out of the image what went in, and adds the same
+// sections to the same stub with the same content.
+func TestUKITools(t *testing.T) {
+	u := ukiParts()
+	u.Stub = systemdStub(t)
+	image, err := u.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "uki.efi")
+	if err := os.WriteFile(path, image, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][]byte{".osrel": []byte(u.OSRel), ".cmdline": []byte(u.CmdLine), ".initrd": u.Initrd, ".linux": u.Kernel} {
+		out := filepath.Join(dir, name[1:])
+		tool(t, "objcopy", "--dump-section", name+"="+out, path, filepath.Join(dir, "copy.efi"))
+		if got, err := os.ReadFile(out); err != nil || !bytes.HasPrefix(got, want) || len(bytes.TrimRight(got[len(want):], "\x00")) > 0 {
+			t.Errorf("%s: %d bytes, want %d (%v)", name, len(got), len(want), err)
+		}
+	}
+	// objcopy writes the file again, with the sum as it counts it.
+	again := filepath.Join(dir, "again.efi")
+	tool(t, "objcopy", path, again)
+	b, err := os.ReadFile(again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := int(binary.LittleEndian.Uint32(b[dosPEOffset:])) + optCheckSum
+	theirs := binary.LittleEndian.Uint32(b[at:])
+	binary.LittleEndian.PutUint32(b[at:], 0)
+	if ours := checkSum(b); ours != theirs {
+		t.Errorf("sum %#x, objcopy says %#x", ours, theirs)
 	}
 }
