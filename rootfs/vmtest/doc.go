@@ -8,5 +8,5 @@
 // by package vsockdev, programs run through package remote. Every machine has a hard time limit. What the machine
 // under the test lacks, QEMU or the kernel package, is an error that names `make setup`.
 //
-// The checks themselves are in vm_test.go, behind the build tag vm.
+// The checks themselves are in vm_test.go and, for the measured boot, root_test.go, behind the build tag vm.
 package vmtest
