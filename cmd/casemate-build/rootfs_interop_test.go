@@ -101,7 +101,7 @@ func TestRootfsTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	modules := filepath.Join(filepath.Dir(k.BzImage), "../lib/modules", k.Version)
+	modules := filepath.Join(filepath.Dir(k.Compressed), "../lib/modules", k.Version)
 	program, err := os.ReadFile("../../bin/casemate")
 	if err != nil {
 		t.Fatal(err)

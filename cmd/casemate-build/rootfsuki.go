@@ -80,7 +80,7 @@ func (f *rootfsUKI) parts(ctx context.Context) (u image.UKI, err error) {
 		if err != nil {
 			return u, err
 		}
-		kernel = k.BzImage
+		kernel = k.Compressed
 	}
 	for _, part := range []struct {
 		name    string

@@ -169,17 +169,27 @@ func (c *kataCheck) program(name string) string {
 	if err != nil || info.Mode()&0o111 == 0 {
 		return "it cannot be executed"
 	}
-	f, err := elf.Open(host)
-	if err != nil {
-		return "it is no ELF file"
+	if err := checkStatic(host); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// checkStatic asks for an ELF file that needs no other file to start.
+func checkStatic(name string) error {
+	f, err := elf.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return err
+	} else if err != nil {
+		return errors.New("it is no ELF file")
 	}
 	defer f.Close()
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
-			return "it needs a dynamic loader"
+			return errors.New("it needs a dynamic loader")
 		}
 	}
-	return ""
+	return nil
 }
 
 // units are where systemd looks, first match first.

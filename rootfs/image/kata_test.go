@@ -11,19 +11,20 @@ import (
 	"testing"
 )
 
-// staticProgram is this test's stand-in for casemate: the smallest static ELF file
-// that has no loader, a header and nothing else.
-func staticProgram(t *testing.T, dir string) string {
-	t.Helper()
+// elfHeader is the smallest static ELF file, a header without segments.
+func elfHeader() string {
 	header := make([]byte, 64)
 	copy(header, "\x7fELF\x02\x01\x01")
 	copy(header[16:], "\x02\x00\x3e\x00\x01\x00\x00\x00") // an executable for x86-64
 	header[52], header[54], header[58] = 64, 56, 64
-	name := filepath.Join(dir, "casemate")
-	if err := os.WriteFile(name, header, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return name
+	return string(header)
+}
+
+// staticProgram is this test's stand-in for casemate.
+func staticProgram(t *testing.T, dir string) string {
+	t.Helper()
+	write(t, []byte(elfHeader()), 0o755, dir, "casemate")
+	return filepath.Join(dir, "casemate")
 }
 
 // osbuilder makes a root as kata's rootfs.sh does with the overlay's variables: a

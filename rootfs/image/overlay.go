@@ -63,6 +63,9 @@ func (r Recipe) OverlayTree(init Init, extra []Entry) (*Tree, error) {
 // WriteOverlay fills dir, which must not exist, for kata's osbuilder: the program,
 // the tree, and the variables that its scripts read.
 func WriteOverlay(dir, program string, init Init, t *Tree) error {
+	if err := checkStatic(program); err != nil {
+		return fmt.Errorf("taking %s as the agent: %w", program, err)
+	}
 	agent := NewTree()
 	if err := agent.Add(Entry{Path: "/" + OverlayAgent, Kind: File, Perm: programPerm, HostPath: program}); err != nil {
 		return err

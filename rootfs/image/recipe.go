@@ -88,6 +88,9 @@ type Inputs struct {
 
 // GuestTree is the whole guest, as a root file system or as kata's initrd.
 func (r Recipe) GuestTree(in Inputs) (*Tree, error) {
+	if err := checkStatic(in.Program); err != nil {
+		return nil, fmt.Errorf("taking %s into the guest: %w", in.Program, err)
+	}
 	t := NewTree()
 	list := nodes()
 	list = append(list,
@@ -114,6 +117,9 @@ func (r Recipe) GuestTree(in Inputs) (*Tree, error) {
 // BootTree is the measured boot: just enough to find the root that pin names, a
 // verity.Pin's text.
 func (r Recipe) BootTree(in Inputs, pin string) (*Tree, error) {
+	if err := checkStatic(in.Program); err != nil {
+		return nil, fmt.Errorf("taking %s into the guest: %w", in.Program, err)
+	}
 	t := NewTree()
 	list := append(nodes(),
 		Entry{Path: "/proc", Kind: Directory, Perm: dirPerm},

@@ -27,7 +27,7 @@ func inputs(t *testing.T, when time.Time, mode os.FileMode) Inputs {
 	}
 	const lib = "/lib/modules/6.1/kernel/"
 	return Inputs{
-		Program: file("casemate", "\x7fELF program "+strings.Repeat("x", 70_000)),
+		Program: file("casemate", elfHeader()+strings.Repeat("x", 70_000)),
 		Modules: []Module{
 			{GuestPath: lib + "b.ko", HostPath: file("b", "module b")},
 			{GuestPath: lib + "a.ko", HostPath: file("a", "module a"), Optional: true},
@@ -136,6 +136,32 @@ func TestTreeRefuses(t *testing.T) {
 	} {
 		if err := NewTree().Add(list...); err == nil {
 			t.Errorf("%s was accepted", name)
+		}
+	}
+}
+
+// TestProgramIsStatic: a guest has no loader and no libraries.
+func TestProgramIsStatic(t *testing.T) {
+	r, in := defaultRecipeOf(t), inputs(t, time.Now(), 0o755)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(text, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	programs := map[string]string{"text": text, "missing": text + "x"}
+	if checkStatic(self) != nil { // this test as a rule is linked with a loader
+		programs["dynamic"] = self
+	}
+	for name, program := range programs {
+		in.Program = program
+		if _, err := r.GuestTree(in); err == nil {
+			t.Errorf("%s: accepted in a guest", name)
+		}
+		if _, err := r.BootTree(in, "pin"); err == nil {
+			t.Errorf("%s: accepted in a boot", name)
 		}
 	}
 }

@@ -26,9 +26,10 @@ const setupHint = "(`make setup` installs what is missing)"
 type Kernel struct {
 	Version string // as in /lib/modules/VERSION
 	Image   string // path of the uncompressed ELF image
-	BzImage string // path of the same as firmware and boot loaders take it
-	root    string // where the package is unpacked
-	modules string // cache of decompressed modules
+	// Compressed is the path of the kernel as it was packaged, an EFI program.
+	Compressed string
+	root       string // where the package is unpacked
+	modules    string // cache of decompressed modules
 }
 
 // Prepare returns the kernel of the meta package, from the cache if it is there. Several processes may call it at
@@ -60,7 +61,7 @@ func Prepare(ctx context.Context, cache string) (*Kernel, error) {
 		return nil, fmt.Errorf("preparing kernel package %s: it has modules for %d kernels", name, len(versions))
 	}
 	k.Version = filepath.Base(versions[0])
-	k.BzImage = filepath.Join(k.root, "boot", "vmlinuz-"+k.Version)
+	k.Compressed = filepath.Join(k.root, "boot", "vmlinuz-"+k.Version)
 	return k, nil
 }
 
