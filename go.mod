@@ -7,6 +7,7 @@ require (
 	github.com/ProtonMail/go-crypto v1.4.1
 	github.com/containerd/ttrpc v1.2.10
 	github.com/containers/ocicrypt v1.3.2
+	github.com/erofs/go-erofs v0.3.1
 	github.com/go-jose/go-jose/v4 v4.1.5
 	github.com/go-json-experiment/json v0.0.0-20260820222146-c27c302e5fc3
 	github.com/google/go-configfs-tsm v0.3.3

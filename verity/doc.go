@@ -15,5 +15,6 @@
 // reads it.
 //
 // Files: params.go (the tuple), superblock.go, pin.go (a pin as text, kata's form),
-// layout.go (where the levels lie), tree.go (building), check.go (checking).
+// layout.go (where the levels lie), tree.go (building), check.go (checking), find.go
+// (which device a pin means).
 package verity

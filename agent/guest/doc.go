@@ -10,6 +10,7 @@
 //   - boot.go: the steps in order
 //   - cgroups.go: control groups, version 2
 //   - console.go: one line at a time for whoever reads the console
+//   - measuredroot.go: from the measured initial RAM file system to the root that it pins
 //   - modules.go: the module list of the image
 //   - mounts.go: the table of mounts
 //   - network.go: loopback and host name

@@ -37,18 +37,24 @@ func procMount() mount {
 	return mount{source: "proc", target: procPath, fstype: "proc", flags: inert, mode: 0o555}
 }
 
-// earlyMounts need no kernel module. Only /run allows execution: container root file systems live there.
-func earlyMounts() []mount {
+// kernelMounts are the kernel's view of the machine.
+func kernelMounts() []mount {
 	return []mount{
 		procMount(),
 		{source: "sysfs", target: "/sys", fstype: "sysfs", flags: inert, mode: 0o555},
 		{source: "devtmpfs", target: "/dev", fstype: "devtmpfs", flags: unix.MS_NOSUID | unix.MS_NOEXEC, data: "mode=0755", mode: 0o755},
+	}
+}
+
+// earlyMounts need no kernel module. Only /run allows execution: container root file systems live there.
+func earlyMounts() []mount {
+	return append(kernelMounts(), []mount{
 		{source: "devpts", target: "/dev/pts", fstype: "devpts", flags: unix.MS_NOSUID | unix.MS_NOEXEC, data: "ptmxmode=0666,mode=0620,gid=5", mode: 0o755},
 		{source: "shm", target: "/dev/shm", fstype: "tmpfs", flags: inert, data: "mode=1777,size=25%", mode: 0o755},
 		{source: "run", target: "/run", fstype: "tmpfs", flags: plain, data: "mode=0755,size=50%", mode: 0o755},
 		{source: "tmp", target: "/tmp", fstype: "tmpfs", flags: inert, data: "mode=1777,size=25%", mode: 0o755},
 		{source: "cgroup2", target: cgroupPath, fstype: "cgroup2", flags: inert, data: "nsdelegate,memory_recursiveprot"},
-	}
+	}...)
 }
 
 // lateMounts may need a module of the list.

@@ -159,3 +159,32 @@ func TestVMNetwork(t *testing.T) {
 		t.Errorf("host name %q, %v", name, err)
 	}
 }
+
+// TestMeasuredRoot runs in a guest that has left its initial RAM file system: its
+// root is the checked device, nothing can be written to it, and the initial RAM file
+// system's program is gone.
+func TestMeasuredRoot(t *testing.T) {
+	var root []string
+	for line := range strings.Lines(read(t, "/proc/1/mounts")) {
+		if f := strings.Fields(line); f[1] == "/" {
+			root = f
+		}
+	}
+	if len(root) < 4 || root[0] != "/dev/mapper/root" || root[2] != "erofs" || !slices.Contains(strings.Split(root[3], ","), "ro") {
+		t.Errorf("the root is %q", root)
+	}
+	if program, err := os.Readlink("/proc/1/exe"); err != nil || program != "/usr/bin/kata-agent" {
+		t.Errorf("the first process runs %s, %v", program, err)
+	}
+	for _, name := range []string{"/x", "/etc/x", "/usr/bin/kata-agent"} {
+		if err := os.WriteFile(name, nil, 0o600); !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.ETXTBSY) {
+			t.Errorf("writing %s: %v", name, err)
+		}
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REMOUNT, ""); err == nil {
+		t.Error("the root was mounted again for writing")
+	}
+	if _, err := os.Lstat(RootPin); err == nil {
+		t.Error("the initial RAM file system is still there")
+	}
+}

@@ -66,8 +66,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// setup puts keys into the script's directory: txtar files end with a line end,
-// which raw keys must not.
+// setup puts keys and a program into the script's directory: txtar files end with a
+// line end, which raw keys must not.
 func setup(e *testscript.Env) error {
 	protected, err := os.ReadFile("internal/cosign/testdata/cosign-protected.key")
 	if err != nil {
@@ -75,6 +75,7 @@ func setup(e *testscript.Env) error {
 	}
 	for name, content := range map[string]string{
 		"kek": "0123456789abcdef0123456789abcdef", "other": strings.Repeat("k", keyprovider.KEKBytes), "protected.key": string(protected),
+		"program": program(),
 	} {
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name), []byte(content), 0o600); err != nil {
 			return err
@@ -117,6 +118,12 @@ func registers(ts *testscript.TestScript, _ bool, args []string) {
 	if r.TDX != nil {
 		fmt.Fprintf(ts.Stdout(), "%d tdx measurements, %d RTMR1, %d RTMR2\n", len(r.TDX.Measurements), len(r.TDX.RTMR1), len(r.TDX.RTMR2))
 	}
+}
+
+// program is the smallest static ELF file: a header, for x86-64, of 64 bytes.
+func program() string {
+	return "\x7fELF\x02\x01\x01" + strings.Repeat("\x00", 9) + "\x02\x00\x3e\x00\x01" + strings.Repeat("\x00", 31) +
+		"\x40\x00\x38\x00\x00\x00\x40" + strings.Repeat("\x00", 5)
 }
 
 // registry [readonly]: an empty registry at $REGISTRY.

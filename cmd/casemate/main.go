@@ -51,6 +51,7 @@ func main() {
 		guest.NewConsole(os.Stderr).Park(context.Background(), "boot-start", notSetUp)
 	}
 	if guest.First() {
+		enterRoot(context.Background())
 		boot(context.Background())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

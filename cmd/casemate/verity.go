@@ -99,11 +99,7 @@ func verityOpen(args []string) error {
 	if err != nil {
 		return err
 	}
-	device, err := control.Create(devmapper.Mapping{Name: name, ReadOnly: true, Targets: []devmapper.Target{devmapper.Verity{
-		HashType: pin.HashType, DataDevice: data, HashDevice: hash, DataBlockSize: pin.DataBlockSize, HashBlockSize: pin.HashBlockSize,
-		DataBlocks: pin.DataBlocks, HashStartBlock: pin.HashOffset / uint64(pin.HashBlockSize),
-		Algorithm: pin.Algorithm, RootHash: pin.RootHash, Salt: pin.Salt,
-	}}})
+	device, err := control.Create(devmapper.Mapping{Name: name, ReadOnly: true, Targets: []devmapper.Target{verityTarget(pin, data, hash)}})
 	if err = errors.Join(err, control.Close()); err != nil {
 		return err
 	}

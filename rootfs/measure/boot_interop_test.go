@@ -19,9 +19,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/casemate/casemate/rootfs/cpio"
+	"github.com/casemate/casemate/rootfs/kernel"
 	"github.com/casemate/casemate/rootfs/vmtest"
-	"github.com/casemate/casemate/rootfs/vmtest/cpio"
-	"github.com/casemate/casemate/rootfs/vmtest/kernel"
 )
 
 const (

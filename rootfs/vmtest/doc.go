@@ -9,5 +9,6 @@
 // under the test lacks, QEMU or the kernel package, is an error that names `make setup`.
 //
 // The checks themselves are behind the build tag vm: the guest as such in vm_test.go, a pod's life in pod_test.go and
-// podsteps_test.go, with the guest's files and an image from guestfiles_test.go and a registry from registry_test.go.
+// podsteps_test.go, with the guest's files and an image from guestfiles_test.go
+// and a registry from registry_test.go; the measured boot in root_test.go.
 package vmtest

@@ -10,8 +10,8 @@ import (
 	"os"
 	"strings"
 
-	"github.com/casemate/casemate/rootfs/vmtest/cpio"
-	"github.com/casemate/casemate/rootfs/vmtest/kernel"
+	"github.com/casemate/casemate/rootfs/cpio"
+	"github.com/casemate/casemate/rootfs/kernel"
 )
 
 //go:embed modules.txt

@@ -23,7 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/casemate/casemate/agent/api/kata"
-	"github.com/casemate/casemate/rootfs/vmtest/kernel"
+	"github.com/casemate/casemate/rootfs/kernel"
 	"github.com/casemate/casemate/rootfs/vmtest/remote"
 )
 

@@ -20,7 +20,7 @@ type Module struct {
 	Name      string // with underscores, as the kernel says it
 	GuestPath string // absolute, in the guest: /lib/modules/VERSION/....ko
 	HostPath  string // the same file here, decompressed
-	Packed    string // the file of the package, ending in .ko.xz
+	Packed    string // the file of the package, compressed or not
 }
 
 // Modules returns the named modules and all that they need, dependencies first. Names that this kernel has built in
@@ -34,7 +34,7 @@ func (k *Kernel) Modules(ctx context.Context, names []string) ([]Module, error) 
 	base := filepath.Join(k.root, "lib/modules", k.Version)
 	r := resolver{ctx: ctx, kernel: k, files: make(map[string]string), builtin: make(map[string]bool), state: make(map[string]int)}
 	err = filepath.WalkDir(base, func(p string, _ fs.DirEntry, err error) error {
-		if err == nil && strings.HasSuffix(p, ".ko.xz") {
+		if err == nil && isModule(p) {
 			r.files[moduleName(p)] = p
 		}
 		return err
@@ -103,13 +103,25 @@ func (r *resolver) add(name string) error {
 		}
 	}
 	r.state[name] = 2
-	guest := strings.TrimSuffix(strings.TrimPrefix(file, r.kernel.root), ".xz")
+	guest := filepath.Join(filepath.Dir(strings.TrimPrefix(file, strings.TrimSuffix(r.kernel.root, "/"))), stem(file)+".ko")
 	r.order = append(r.order, Module{Name: name, GuestPath: guest, HostPath: plain, Packed: file})
 	return nil
 }
 
+// unpacker names the program for each of the compressions that kernels know.
+func unpacker(file string) string {
+	return map[string]string{".xz": "xz", ".zst": "zstd", ".gz": "gzip"}[filepath.Ext(file)]
+}
+
+func isModule(file string) bool {
+	return strings.HasSuffix(file, ".ko") || strings.Contains(filepath.Base(file), ".ko.") && unpacker(file) != ""
+}
+
 // decompress keeps plain modules in the cache: loading those is faster in an emulated guest.
 func (k *Kernel) decompress(ctx context.Context, file string) (string, error) {
+	if strings.HasSuffix(file, ".ko") {
+		return file, nil
+	}
 	plain := filepath.Join(k.modules, moduleName(file)+".ko")
 	if _, err := os.Stat(plain); err == nil {
 		return plain, nil
@@ -117,7 +129,7 @@ func (k *Kernel) decompress(ctx context.Context, file string) (string, error) {
 	if err := os.MkdirAll(k.modules, 0o755); err != nil {
 		return "", err
 	}
-	b, err := run(ctx, "", "xz", "-dc", file)
+	b, err := run(ctx, "", unpacker(file), "-dc", file)
 	if err != nil {
 		return "", fmt.Errorf("%w %s", err, setupHint)
 	}
@@ -164,7 +176,9 @@ func dependencies(file string) (needs, soft []string, err error) {
 }
 
 // moduleName is the kernel's name of the module in a file.
-func moduleName(file string) string {
+func moduleName(file string) string { return strings.ReplaceAll(stem(file), "-", "_") }
+
+func stem(file string) string {
 	name, _, _ := strings.Cut(filepath.Base(file), ".ko")
-	return strings.ReplaceAll(name, "-", "_")
+	return name
 }

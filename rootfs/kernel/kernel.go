@@ -48,7 +48,9 @@ func Prepare(ctx context.Context, cache string) (*Kernel, error) {
 		return nil, err
 	}
 	defer unlock()
-	k := &Kernel{Image: filepath.Join(dir, "vmlinux"), root: filepath.Join(dir, "root"), modules: filepath.Join(dir, "modules")}
+	k := &Kernel{
+		Image: filepath.Join(dir, "vmlinux"), root: filepath.Join(dir, "root"), modules: filepath.Join(dir, "modules"),
+	}
 	if _, err := os.Stat(k.Image); errors.Is(err, fs.ErrNotExist) {
 		if err := k.unpack(ctx, dir, name); err != nil {
 			return nil, fmt.Errorf("preparing kernel package %s: %w", name, err)
@@ -61,6 +63,23 @@ func Prepare(ctx context.Context, cache string) (*Kernel, error) {
 	k.Version = filepath.Base(versions[0])
 	k.Compressed = filepath.Join(k.root, "boot", "vmlinuz-"+k.Version)
 	return k, nil
+}
+
+// WithModules returns a kernel of which only the modules are known: those below dir, which is a lib/modules/VERSION
+// of any distribution. Decompressed modules go to cache, which must serve this kernel alone; the caller removes it.
+func WithModules(dir, cache string) (*Kernel, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	parent := filepath.Dir(dir)
+	if filepath.Base(parent) != "modules" || filepath.Base(filepath.Dir(parent)) != "lib" {
+		return nil, fmt.Errorf("finding modules in %s: want a directory lib/modules/VERSION", dir)
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return nil, fmt.Errorf("finding modules: %w", err)
+	}
+	return &Kernel{Version: filepath.Base(dir), root: filepath.Dir(filepath.Dir(parent)), modules: filepath.Join(cache, "modules")}, nil
 }
 
 // resolve asks apt which package the meta package stands for at present.

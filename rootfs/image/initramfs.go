@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/casemate/casemate/rootfs/cpio"
+)
+
+// Compression is how an initial RAM file system is packed.
+type Compression string
+
+// The kernel unpacks all three; kata's own initrds are gzip.
+const (
+	Zstd Compression = "zstd"
+	Gzip Compression = "gzip"
+	None Compression = "none"
+)
+
+// WriteInitramfs writes the tree as a newc archive to w, which the caller closes.
+func WriteInitramfs(w io.Writer, t *Tree, c Compression) error {
+	packed, err := compressor(w, c)
+	if err != nil {
+		return err
+	}
+	archive := cpio.NewWriter(packed)
+	for _, e := range t.Entries() {
+		if err = archiveEntry(archive, e); err != nil {
+			break
+		}
+	}
+	return errors.Join(err, archive.Close(), packed.Close())
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// compressor writes neither a time nor a name, and works with one thread: where
+// blocks end must not depend on the machine.
+func compressor(w io.Writer, c Compression) (io.WriteCloser, error) {
+	switch c {
+	case Zstd:
+		return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
+	case Gzip:
+		return gzip.NewWriterLevel(w, gzip.BestCompression)
+	case None:
+		return nopCloser{w}, nil
+	}
+	return nil, fmt.Errorf("packing the archive: want zstd, gzip or none, got %q", c)
+}
+
+func archiveEntry(w *cpio.Writer, e Entry) error {
+	switch e.Kind {
+	case Directory:
+		return w.Dir(e.Path, e.Perm)
+	case Link:
+		return w.Symlink(e.Path, e.Target)
+	case CharDevice:
+		return w.CharDevice(e.Path, e.Perm, e.Major, e.Minor)
+	}
+	r, size, err := e.open()
+	if err != nil {
+		return fmt.Errorf("adding %s: %w", e.Path, err)
+	}
+	return errors.Join(w.File(e.Path, e.Perm, size, r), r.Close())
+}
