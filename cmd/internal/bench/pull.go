@@ -7,11 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -31,8 +29,6 @@ const (
 	cacheDir  = "build/cache"
 	benchKey  = "kbs:///bench/image/kek"
 	maxRSSMiB = 64
-	// libraryBytes is how much of the host's libraries goes into the third layer.
-	libraryBytes = 220 << 20
 )
 
 // pullBench is an encrypted image in a real registry and what both sides need to
@@ -115,7 +111,7 @@ func preparePull(ctx context.Context) (_ *pullBench, err error) {
 	}
 	b.gzip, b.zstd, b.peerImage = b.registry.Addr+"/bench/app:gzip", b.registry.Addr+"/bench/app:zstd", b.registry.Addr+"/bench/app:peer"
 	layout := filepath.Join(cache, "layout")
-	done := filepath.Join(layout, "done-2") // changes with what the fixture holds
+	done := filepath.Join(layout, "done-3") // changes with what the fixture holds
 	if _, err := os.Stat(done); err == nil {
 		return b, nil
 	}
@@ -167,7 +163,7 @@ func (b *pullBench) encryptForPeer(ctx context.Context, layout string) error {
 }
 
 // benchLayers are three layers of real files, more than 600 MB unpacked: Debian's
-// root file system, the Go distribution, and libraries of this machine.
+// root file system, the Go distribution, and this machine's gcc, headers and Python.
 func benchLayers(ctx context.Context, cache string) ([]string, error) {
 	debian, err := fixture.DebianTar(ctx, cacheDir)
 	if err != nil {
@@ -175,42 +171,15 @@ func benchLayers(ctx context.Context, cache string) ([]string, error) {
 	}
 	goTar, libTar := filepath.Join(cache, "go.tar"), filepath.Join(cache, "lib.tar")
 	tar := []string{"--numeric-owner", "--owner=0", "--group=0", "--sort=name", "--mtime=@0"}
-	if _, err := fixture.Run(ctx, "tar", append(tar, "-C", runtime.GOROOT(), "--transform=s,^\\.,opt/go,", "-cf", goTar, ".")...); err != nil {
-		return nil, err
-	}
-	list := filepath.Join(cache, "lib.list")
-	if err := writeFileList("/usr/lib/x86_64-linux-gnu", list, libraryBytes); err != nil {
-		return nil, err
-	}
-	_, err = fixture.Run(ctx, "tar", append(tar, "-C", "/usr/lib/x86_64-linux-gnu", "--transform=s,^,opt/lib/,", "-T", list, "-cf", libTar)...)
-	return []string{debian, goTar, libTar}, err
-}
-
-// writeFileList names regular files below dir until they make up limit bytes.
-func writeFileList(dir, list string, limit int64) error {
-	out, err := os.Create(list)
+	root, err := fixture.Run(ctx, "go", "env", "GOROOT")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer out.Close()
-	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() {
-			return err
-		}
-		info, err := e.Info()
-		if err != nil {
-			return err
-		}
-		if limit -= info.Size(); limit < 0 {
-			return fs.SkipAll
-		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(out, rel)
-		return err
-	})
+	if _, err := fixture.Run(ctx, "tar", append(tar, "-C", strings.TrimSpace(string(root)), "--transform=s,^\\.,opt/go,", "-cf", goTar, ".")...); err != nil {
+		return nil, err
+	}
+	_, err = fixture.Run(ctx, "tar", append(tar, "-C", "/usr", "--transform=s,^,opt/,", "-cf", libTar, "include", "lib/gcc", "lib/python3", "lib/python3.11")...)
+	return []string{debian, goTar, libTar}, err
 }
 
 func (b *pullBench) close() {
