@@ -156,8 +156,12 @@ func unpackIn(t testing.TB, around string, r io.Reader, lim Limits) (string, Sta
 		t.Fatal(err)
 	}
 	before := outside(t, around)
+	data := archived(r)
 	stats, err := Layer(context.Background(), dir, r, lim)
 	compare(t, outside(t, around), before)
+	if data != nil && os.Getuid() == 0 {
+		sameImage(t, data, lim, dir, stats, err)
+	}
 	return dir, stats, err
 }
 

@@ -24,7 +24,9 @@ type node struct {
 	parent *node
 	name   string
 	depth  int
-	fd     int // on disk: -1 while not open
+	fd     int               // on disk: -1 while not open
+	files  map[string]*inode // in an image: all that is in it but directories
+	made   *inode            // in an image: what finish made of it
 
 	first, next, prev *node // children, and place among the parent's
 
