@@ -16,8 +16,10 @@ import (
 
 const (
 	// fileBytes is about what one entry of an image costs in memory until the end, without its name.
-	fileBytes = 192
-	// imageMemory is the default of Limits.MemoryBytes for Image, whose every entry is kept: about 1.2 Mi.
+	fileBytes = 160
+	// imageBuffer is what is read and written at once.
+	imageBuffer = 128 << 10
+	// imageMemory is the default of Limits.MemoryBytes for Image, whose every entry is kept: about 1.4 Mi.
 	imageMemory = 256 << 20
 )
 
@@ -33,7 +35,7 @@ type image struct {
 // Image reads r to its end as Layer does and makes of it one EROFS image in f, an empty file: the stream itself, byte
 // for byte but for filler behind content, and a filesystem over it. Mounted, that has the tree that Layer writes; only
 // the times of whiteouts differ. uuid names the filesystem. It takes no rights. MemoryBytes counts every entry here,
-// about 200 bytes and its name each; its default is 256 MiB.
+// 160 bytes and its name each; its default is 256 MiB.
 //
 // Filler is made zeros, because the kernel maps it into memory with the end of a file.
 //
@@ -45,7 +47,7 @@ func Image(ctx context.Context, f *os.File, r io.Reader, uuid [16]byte, lim Limi
 	if lim.MemoryBytes <= 0 {
 		lim.MemoryBytes = imageMemory
 	}
-	w := newWriter(ctx, &recorder{r: r, f: f, off: erofs.HeadBytes}, lim.withDefaults())
+	w := newWriter(ctx, &recorder{r: r, f: f, off: erofs.HeadBytes}, lim.withDefaults(), imageBuffer)
 	w.tree.sink = &image{w: w, file: f}
 	if err := w.run(); err != nil {
 		return w.stats, err

@@ -73,7 +73,7 @@ type Stats struct {
 // wraps io.EOF, is returned wrapped.
 // On an error the caller removes dir: what is in it is incomplete and unproved. Nothing is synced to disk.
 func Layer(ctx context.Context, dir string, r io.Reader, lim Limits) (Stats, error) {
-	w := newWriter(ctx, r, lim.withDefaults())
+	w := newWriter(ctx, r, lim.withDefaults(), bufferSize)
 	d, err := openDisk(dir, w)
 	if err != nil {
 		return Stats{}, err
@@ -95,8 +95,8 @@ type writer struct {
 	pax []byte // body of the last pax header; entry.xattrs point into it
 }
 
-func newWriter(ctx context.Context, r io.Reader, lim Limits) *writer {
-	return &writer{ctx: ctx, lim: lim, tree: newTree(lim), in: newStream(r, lim.StreamBytes, bufferSize)}
+func newWriter(ctx context.Context, r io.Reader, lim Limits, buffer int) *writer {
+	return &writer{ctx: ctx, lim: lim, tree: newTree(lim), in: newStream(r, lim.StreamBytes, buffer)}
 }
 
 // run reads entry after entry, then the end of the stream, then settles the directories.

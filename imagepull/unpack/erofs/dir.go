@@ -73,7 +73,7 @@ func (i *Inode) appendEntries(b []byte, parent *Inode) []byte {
 func appendBlock(b []byte, block []Entry) []byte {
 	at := entryBytes * len(block)
 	for _, e := range block {
-		b = binary.LittleEndian.AppendUint64(b, e.Inode.nid())
+		b = binary.LittleEndian.AppendUint64(b, uint64(e.Inode.nid))
 		b = binary.LittleEndian.AppendUint16(b, uint16(at))
 		b = append(b, fileType(e.Inode.Mode), 0)
 		at += len(e.Name)

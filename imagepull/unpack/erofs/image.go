@@ -10,11 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrTooLarge says that the image would need blocks behind the 32 bits of their numbers.
+// ErrTooLarge says that the image would need blocks behind the 32 bits of their numbers, or 128 GiB of inodes.
 var ErrTooLarge = errors.New("image is larger than 2 TiB")
 
 const (
 	maxImage   = 1 << 32 * BlockBytes
+	maxMeta    = 1 << 32 * slotBytes
 	pageBytes  = 4096
 	writeBytes = 256 << 10 // how much metadata is collected before it is written
 )
@@ -49,7 +50,7 @@ func Write(f File, end int64, root *Inode, uuid [16]byte) error {
 	outStart := w.chunks
 	metaStart := ceil(outStart+w.out, pageBytes)
 	total := ceil(metaStart+w.meta, pageBytes)
-	if total > maxImage {
+	if total > maxImage || w.meta > maxMeta {
 		return ErrTooLarge
 	}
 	w.at = outStart
@@ -70,7 +71,7 @@ func Write(f File, end int64, root *Inode, uuid [16]byte) error {
 		return fmt.Errorf("setting the image's size: %w", err)
 	}
 	super := superblock{
-		root: uint16(root.nid()), inodes: w.inodes, blocks: uint32(total / BlockBytes),
+		root: uint16(root.nid), inodes: w.inodes, blocks: uint32(total / BlockBytes),
 		meta: uint32(metaStart / BlockBytes), uuid: uuid, chunked: w.sparse,
 	}
 	if _, err := f.WriteAt(super.encode(), superOffset); err != nil {
@@ -95,11 +96,11 @@ func (w *writer) place(i *Inode) {
 		w.sparse = true
 	}
 	n := i.bytes()
-	i.slot = ceil(w.meta, inodeBytes)
-	if i.inlined() && i.slot%BlockBytes+n > BlockBytes {
-		i.slot = ceil(i.slot, BlockBytes)
+	at := ceil(w.meta, inodeBytes)
+	if i.inlined() && at%BlockBytes+n > BlockBytes {
+		at = ceil(at, BlockBytes)
 	}
-	w.meta = i.slot + n
+	w.meta, i.nid = at+n, uint32(at/slotBytes)
 	if c := i.content(); c > 0 && !i.inlined() {
 		i.Extra.out = w.out
 		w.out = ceil(w.out+c, BlockBytes)
@@ -111,7 +112,7 @@ func (w *writer) place(i *Inode) {
 		if e.Inode.isDir() {
 			i.Links++
 		}
-		if e.Inode.slot == 0 {
+		if e.Inode.nid == 0 {
 			w.place(e.Inode)
 		}
 	}
@@ -137,7 +138,7 @@ func (w *writer) contents(i, parent *Inode, start int64) error {
 
 // write writes the inodes.
 func (w *writer) write(i, parent *Inode, outStart, metaStart int64) error {
-	if err := w.advance(metaStart + i.slot); err != nil {
+	if err := w.advance(metaStart + int64(i.nid)*slotBytes); err != nil {
 		return err
 	}
 	w.inodes++

@@ -23,14 +23,13 @@ type Inode struct {
 	UID, GID uint32
 	Links    uint32 // for a directory Write sets it
 	Nsec     uint32
-	Sec      int64 // modification time, seconds since 1970
+	nid      uint32 // place in slots from the metadata's begin; 0 until Write knows it
+	Sec      int64  // modification time, seconds since 1970
 	// Size and Data are a regular file's: bytes of content, and where in the image they begin, a multiple of
 	// BlockBytes. Data is without meaning for an empty or sparse file.
 	Size, Data int64
 	Dev        uint64 // of a device, as unix.Mkdev makes it
 	Extra      *Extra // nil without any of it
-
-	slot int64 // place in bytes from the metadata's begin; 0 until Write knows it
 }
 
 // Extra is what few inodes have.
@@ -45,8 +44,6 @@ type Extra struct {
 }
 
 func (i *Inode) isDir() bool { return i.Mode&unix.S_IFMT == unix.S_IFDIR }
-
-func (i *Inode) nid() uint64 { return uint64(i.slot) / slotBytes }
 
 // content is how many bytes of its own the metadata has to hold: a directory's entries, a link's target.
 func (i *Inode) content() int64 {
