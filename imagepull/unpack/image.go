@@ -4,6 +4,7 @@ package unpack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -52,7 +53,11 @@ func Image(ctx context.Context, f *os.File, r io.Reader, uuid [16]byte, lim Limi
 	if err := w.run(); err != nil {
 		return w.stats, err
 	}
-	if err := erofs.Write(f, erofs.HeadBytes+w.in.off, w.tree.root.made, uuid); err != nil {
+	err := erofs.Write(f, erofs.HeadBytes+w.in.off, w.tree.root.made, uuid)
+	if errors.Is(err, erofs.ErrTooLarge) {
+		err = fmt.Errorf("%w: %w", ErrLimit, err)
+	}
+	if err != nil {
 		return w.stats, fmt.Errorf("completing the image: %w", err)
 	}
 	return w.stats, nil

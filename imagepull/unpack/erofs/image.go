@@ -50,7 +50,7 @@ func Write(f File, end int64, root *Inode, uuid [16]byte) error {
 	outStart := w.chunks
 	metaStart := ceil(outStart+w.out, pageBytes)
 	total := ceil(metaStart+w.meta, pageBytes)
-	if total > maxImage || w.meta > maxMeta {
+	if total >= maxImage || w.meta >= maxMeta { // all ones is no block's number
 		return ErrTooLarge
 	}
 	w.at = outStart
@@ -189,6 +189,9 @@ func (w *writer) advance(to int64) error {
 }
 
 func (w *writer) flush() error {
+	if len(w.buf) == 0 {
+		return nil
+	}
 	if _, err := w.file.WriteAt(w.buf, w.at); err != nil {
 		return fmt.Errorf("writing metadata: %w", err)
 	}
