@@ -67,9 +67,12 @@ func checkACL(value []byte) (perm uint32, extended, empty bool, err error) {
 }
 
 // checkCapability reads the value of security.capability as the kernel does when it is set (cap_convert_nscap):
-// revision 2 with 20 bytes, or 3, with a user namespace's root, with 24.
+// revision 2 with 20 bytes, or 3, with a user namespace's root, with 24. It does not look at an empty one.
 func checkCapability(value []byte) error {
 	const effective = 1
+	if len(value) == 0 {
+		return nil
+	}
 	if len(value) >= 4 {
 		magic := binary.LittleEndian.Uint32(value) &^ effective
 		if len(value) == 20 && magic == 0x02000000 || len(value) == 24 && magic == 0x03000000 {
