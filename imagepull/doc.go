@@ -36,7 +36,9 @@
 //	signature.go     cosign tags, for package trust
 //	encryption.go    annotations to layer key
 //	space.go         free space
-//	store.go         unpacked layers on disk, known from memory
+//	store.go         layers on disk, known from memory
+//	form.go          how they are kept: directories, or erofs images, which
+//	                 erofs.go mounts, with loop.go where it takes a device
 //	blob.go          one blob over as many connections as it takes
 //	layer.go         verifiedLayer: the stages of a layer; stream.go joins them
 //	decompress.go    zstd, and gunzip.go, inflate.go, huffman.go

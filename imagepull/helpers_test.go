@@ -378,7 +378,7 @@ func policyOf(t testing.TB, text string) *trust.Policy {
 func newTestPuller(t testing.TB, r *registryFake, change ...func(*Config)) *Puller {
 	t.Helper()
 	needRoot(t)
-	cfg := Config{Store: filepath.Join(t.TempDir(), "store"), Policy: acceptAnything(t), StallTimeout: 5 * time.Second}
+	cfg := Config{Store: filepath.Join(t.TempDir(), "store"), Form: testForm, Policy: acceptAnything(t), StallTimeout: 5 * time.Second}
 	if r != nil {
 		cfg.Insecure = []string{r.host()}
 	}

@@ -26,7 +26,8 @@ type Image struct {
 
 	// Layers are directories in overlayfs form, bottom first: each layer once,
 	// at its topmost place, and none below one that hides them all. They belong
-	// to the Puller and must not be written to.
+	// to the Puller, must not be written to and, where they are mounts of images,
+	// are empty once it is closed.
 	Layers []string
 
 	layers []*layer // parallel to Layers

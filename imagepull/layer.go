@@ -14,8 +14,6 @@ import (
 	"io"
 	"sync"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"github.com/casemate/casemate/imagepull/unpack"
 )
 
@@ -36,7 +34,8 @@ import (
 // came from. The error returned is that of the first stage that has one.
 type verifiedLayer struct {
 	layerDescriptor
-	diffID v1.Hash
+	id     layerID
+	keeper keeper
 	key    *layerKey // nil when the layer is not encrypted
 	limit  int64     // of bytes after decompression
 	over   Fault     // what it means to exceed limit
@@ -57,8 +56,8 @@ const (
 )
 
 // unpack reads the blob that source opens, which must end by itself after the
-// declared size, and writes the layer's files beneath the existing empty
-// directory dir.
+// declared size, and has the keeper keep the layer in the existing empty directory
+// dir.
 func (l *verifiedLayer) unpack(ctx context.Context, source func(context.Context) io.ReadCloser, dir string) (unpack.Stats, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -76,7 +75,7 @@ func (l *verifiedLayer) unpack(ctx context.Context, source func(context.Context)
 	wg.Go(func() { errs[stageHash] = l.hash(toHash) })
 	wg.Go(func() {
 		r := &reader{s: toUnpack}
-		stats, errs[stageUnpack] = unpackAll(outCtx, dir, r)
+		stats, errs[stageUnpack] = l.unpackAll(outCtx, dir, r)
 		switch err := errs[stageUnpack]; {
 		case err != nil && archiveFault(err):
 			stopOutput(errStopped)
@@ -90,9 +89,9 @@ func (l *verifiedLayer) unpack(ctx context.Context, source func(context.Context)
 }
 
 // unpackAll does not believe that an archive is complete before the stream is.
-func unpackAll(ctx context.Context, dir string, r *reader) (stats unpack.Stats, err error) {
+func (l *verifiedLayer) unpackAll(ctx context.Context, dir string, r *reader) (stats unpack.Stats, err error) {
 	defer caught(&err)
-	stats, err = unpack.Layer(ctx, dir, r, unpack.Limits{})
+	stats, err = l.keeper.unpack(ctx, dir, l.id, r)
 	if err == nil && r.drain() {
 		err = fmt.Errorf("%w: not read to its end", unpack.ErrTrailing)
 	}
@@ -162,7 +161,7 @@ func (l *verifiedLayer) open(ctx context.Context, from, to *stream) (err error) 
 	}
 	var opener *opener
 	if l.key != nil {
-		if opener, err = newOpener(l.key, l.compression != plain && l.key.digest == l.diffID); err != nil {
+		if opener, err = newOpener(l.key, l.compression != plain && l.key.digest == l.id.diffID); err != nil {
 			return err
 		}
 	}
@@ -281,7 +280,7 @@ func (l *verifiedLayer) inflate(ctx context.Context, from, toHash, toUnpack *str
 func (l *verifiedLayer) hash(from *stream) (err error) {
 	defer from.drain()
 	defer caught(&err)
-	d, err := newDigester(l.diffID)
+	d, err := newDigester(l.id.diffID)
 	if err != nil {
 		return err
 	}

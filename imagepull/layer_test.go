@@ -52,7 +52,7 @@ func openLayer(t testing.TB, l testLayer, keys *fakeKeys, change func(*verifiedL
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := verifiedLayer{layerDescriptor: d, diffID: diffID, limit: 1 << 30, over: ErrExpansion, chunks: newChunkPool(), codecs: new(decompressors)}
+	v := verifiedLayer{layerDescriptor: d, id: layerID{diffID: diffID}, keeper: directories{}, limit: 1 << 30, over: ErrExpansion, chunks: newChunkPool(), codecs: new(decompressors)}
 	if d.encrypted {
 		if v.key, err = unwrapLayerKey(t.Context(), keys, l.annotations); err != nil {
 			return "", err
@@ -260,7 +260,7 @@ func TestLayerFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := verifiedLayer{layerDescriptor: d, diffID: diffID, limit: 1 << 30, chunks: newChunkPool(), codecs: new(decompressors)}
+	v := verifiedLayer{layerDescriptor: d, id: layerID{diffID: diffID}, keeper: directories{}, limit: 1 << 30, chunks: newChunkPool(), codecs: new(decompressors)}
 	_, err = v.unpack(t.Context(), func(context.Context) io.ReadCloser { return pieces{bytes.NewReader(l.blob), nil} }, dir)
 	if !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("got error %v, want ENOSPC", err)
@@ -277,7 +277,7 @@ func TestLayerCancelled(t *testing.T) {
 	}
 	for _, after := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond, 20 * time.Millisecond} {
 		ctx, cancel := context.WithTimeout(t.Context(), after)
-		v := verifiedLayer{layerDescriptor: d, diffID: hashOf(nil), limit: 1 << 30, chunks: newChunkPool(), codecs: new(decompressors)}
+		v := verifiedLayer{layerDescriptor: d, id: layerID{diffID: hashOf(nil)}, keeper: directories{}, limit: 1 << 30, chunks: newChunkPool(), codecs: new(decompressors)}
 		_, err := v.unpack(ctx, func(ctx context.Context) io.ReadCloser {
 			return pieces{slow{ctx, bytes.NewReader(l.blob)}, nil}
 		}, t.TempDir())
@@ -316,7 +316,7 @@ func (panicking) Close() error             { return nil }
 // process may be the guest's init.
 func TestStagePanics(t *testing.T) {
 	l := plainLayer(someTar(t))
-	v := verifiedLayer{layerDescriptor: layerDescriptor{descriptor: descriptor{digest: hashOf(l.blob)}}, diffID: hashOf(l.blob),
+	v := verifiedLayer{layerDescriptor: layerDescriptor{descriptor: descriptor{digest: hashOf(l.blob)}}, id: layerID{diffID: hashOf(l.blob)}, keeper: directories{},
 		limit: 1 << 30, over: ErrExpansion, chunks: newChunkPool(), codecs: new(decompressors)}
 	// A nil chunk, which no stage sends, is the bug that all of them would meet.
 	broken := func() *stream {
@@ -338,7 +338,7 @@ func TestStagePanics(t *testing.T) {
 		},
 		"hash": func(next *stream) error { err := v.hash(broken()); next.end(err); return err },
 		"unpack": func(next *stream) error {
-			_, err := unpackAll(t.Context(), t.TempDir(), &reader{s: broken()})
+			_, err := v.unpackAll(t.Context(), t.TempDir(), &reader{s: broken()})
 			next.end(err)
 			return err
 		},

@@ -30,6 +30,7 @@ const (
 	memoryBudget = 64 << 20
 	childStore   = "IMAGEPULL_TEST_STORE"
 	childRef     = "IMAGEPULL_TEST_REFERENCE"
+	childForm    = "IMAGEPULL_TEST_FORM"
 )
 
 // status reads a line of /proc/self/status, in bytes.
@@ -60,7 +61,7 @@ func TestPullMemoryChild(t *testing.T) {
 		t.Skip("runs as a child of TestPullMemory")
 	}
 	host, _, _ := strings.Cut(ref, "/")
-	p, err := New(Config{Store: store, Policy: acceptAnything(t), Unwrapper: nameIsKey{}, Insecure: []string{host}})
+	p, err := New(Config{Store: store, Form: childsForm(), Policy: acceptAnything(t), Unwrapper: nameIsKey{}, Insecure: []string{host}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +73,14 @@ func TestPullMemoryChild(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// childsForm is the form of store that a child was told to use.
+func childsForm() Form {
+	if os.Getenv(childForm) == FormErofs.String() {
+		return FormErofs
+	}
+	return FormDirectories
 }
 
 // nameIsKey opens packets that are the private options themselves.
@@ -89,11 +98,15 @@ func TestPullMemory(t *testing.T) {
 	}
 	base, _, _ := overlayDirs(t) // a tmpfs
 	piece := textPiece()
-	for _, format := range []string{"gzip", "zstd"} {
+	for _, run := range []struct {
+		format string
+		form   Form
+	}{{"gzip", FormDirectories}, {"zstd", FormDirectories}, {"gzip", FormErofs}} {
+		format := run.format
 		r := newRegistryFake(t)
 		r.put(t, "v1", testImage{layers: []testLayer{largeLayer(t, format, piece, 10), largeLayer(t, format, piece, 2), largeLayer(t, format, piece, 3)}})
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestPullMemoryChild$", "-test.v")
-		cmd.Env = append(os.Environ(), childStore+"="+base+"/"+format, childRef+"="+r.ref("v1"))
+		cmd.Env = append(os.Environ(), childStore+"="+base+"/"+format, childRef+"="+r.ref("v1"), childForm+"="+run.form.String())
 		cmd.Stderr = os.Stderr
 		out, err := cmd.Output()
 		if err != nil {
@@ -105,9 +118,9 @@ func TestPullMemory(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v in %q", err, out)
 		}
-		t.Logf("%s: the process grew by %d MiB", format, grown>>20)
+		t.Logf("%s, %s: the process grew by %d MiB", format, run.form, grown>>20)
 		if grown > memoryBudget {
-			t.Errorf("%s: the process grew by %d MiB, want at most %d", format, grown>>20, memoryBudget>>20)
+			t.Errorf("%s, %s: the process grew by %d MiB, want at most %d", format, run.form, grown>>20, memoryBudget>>20)
 		}
 		if err := os.RemoveAll(base + "/" + format); err != nil {
 			t.Error(err)

@@ -179,7 +179,7 @@ func bySize(plans []layerPlan) []int {
 func (p *Puller) build(ctx context.Context, f fetcher, plan layerPlan, done *progress, dir string, l *layer) error {
 	began := time.Now()
 	v := verifiedLayer{
-		layerDescriptor: plan.layerDescriptor, diffID: plan.id.diffID, key: plan.key,
+		layerDescriptor: plan.layerDescriptor, id: plan.id, keeper: p.store.keeper, key: plan.key,
 		limit: p.cfg.MaxLayerBytes, over: ErrExpansion, chunks: p.chunks, codecs: p.codecs,
 	}
 	free, err := available(dir)

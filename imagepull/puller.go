@@ -25,6 +25,8 @@ type Config struct {
 	// Store is a directory for unpacked layers, created when absent. One Puller
 	// uses it at a time; what an earlier one left in it is removed.
 	Store string
+	// Form is how layers are kept there.
+	Form Form
 	// Policy admits images. nil refuses every image: to accept anything is a
 	// policy that says so.
 	Policy *trust.Policy
@@ -142,7 +144,7 @@ func New(cfg Config) (*Puller, error) {
 	if cfg.MaxLayerBytes <= 0 {
 		cfg.MaxLayerBytes = defaultMaxLayerBytes
 	}
-	store, err := openStore(cfg.Store)
+	store, err := openStore(cfg.Store, cfg.Form, cfg.Log)
 	if err != nil {
 		return nil, err
 	}

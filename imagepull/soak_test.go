@@ -134,7 +134,7 @@ func TestSoakKillChild(t *testing.T) {
 		t.Skip("runs as a child of TestSoakKill")
 	}
 	host, _, _ := strings.Cut(ref, "/")
-	p, err := New(Config{Store: store, Policy: acceptAnything(t), Unwrapper: nameIsKey{}, Insecure: []string{host}})
+	p, err := New(Config{Store: store, Form: childsForm(), Policy: acceptAnything(t), Unwrapper: nameIsKey{}, Insecure: []string{host}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,25 +144,32 @@ func TestSoakKillChild(t *testing.T) {
 	}
 }
 
-// TestSoakKill kills a pull at random moments: whatever has a layer's name then
-// is that whole layer, and the next pull into the same store completes.
+// TestSoakKill kills a pull at random moments, in both forms of the store:
+// whatever has a layer's name then is that whole layer, and the next pull into the
+// same store completes.
 func TestSoakKill(t *testing.T) {
 	needRoot(t)
+	for _, form := range []Form{FormDirectories, FormErofs} {
+		t.Run(form.String(), func(t *testing.T) { soakKill(t, form) })
+	}
+}
+
+func soakKill(t *testing.T, form Form) {
 	n := count(t, "KILLS")
 	r, whole := killImage(t)
 	store := filepath.Join(t.TempDir(), "store")
 	named := 0
 	for i := range n {
-		killOnePull(t, store, r.ref("v1"))
-		dirs, err := filepath.Glob(filepath.Join(store, "layers", "*"))
+		killOnePull(t, store, r.ref("v1"), form)
+		homes, err := filepath.Glob(filepath.Join(store, "layers", "*"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, dir := range dirs {
+		for _, home := range homes {
 			named++
-			wantOneOf(t, dir, whole)
+			wantOneOf(t, treeOf(t, home), whole)
 		}
-		p := newTestPuller(t, r, func(cfg *Config) { cfg.Store, cfg.Unwrapper = store, nameIsKey{} })
+		p := newTestPuller(t, r, func(cfg *Config) { cfg.Store, cfg.Form, cfg.Unwrapper = store, form, nameIsKey{} })
 		img, err := p.Pull(t.Context(), r.ref("v1"))
 		if err != nil {
 			t.Fatalf("pull after kill %d of %d: %v", i+1, n, err)
@@ -174,7 +181,24 @@ func TestSoakKill(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	fmt.Printf("soak: %d kills, %d layers had their names, each of them whole\n", n, named)
+	fmt.Printf("soak: %d kills over %s, %d layers had their names, each of them whole\n", n, form, named)
+}
+
+// treeOf is a layer's tree: its home, or the image in it, which is mounted here
+// where the killed process had not come to that.
+func treeOf(t *testing.T, home string) string {
+	t.Helper()
+	tree := filepath.Join(home, imageTree)
+	if _, err := os.Stat(filepath.Join(home, imageFile)); err != nil {
+		return home
+	}
+	if entries, err := os.ReadDir(tree); err == nil && len(entries) > 0 {
+		return tree
+	}
+	if err := mountImageFile(filepath.Join(home, imageFile), tree); err != nil {
+		t.Fatalf("a named image cannot be mounted: %v", err)
+	}
+	return tree
 }
 
 // killImage is an image of five one-file layers and what is in them.
@@ -196,10 +220,10 @@ func killImage(t *testing.T) (*registryFake, map[string]string) {
 	return r, whole
 }
 
-func killOnePull(t *testing.T, store, ref string) {
+func killOnePull(t *testing.T, store, ref string, form Form) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestSoakKillChild$")
-	cmd.Env = append(os.Environ(), childStore+"="+store, childRef+"="+ref)
+	cmd.Env = append(os.Environ(), childStore+"="+store, childRef+"="+ref, childForm+"="+form.String())
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,7 +32,8 @@ type layerID struct {
 // layer is an unpacked and verified layer.
 type layer struct {
 	id      layerID
-	dir     string
+	home    string   // its directory in the store
+	dir     string   // its tree: home, or an image mounted in it
 	implied []string // directories that its archive did not describe
 	opaque  bool     // its root hides every layer below
 
@@ -44,6 +46,7 @@ type layer struct {
 // prove nothing and are removed when the store opens.
 type store struct {
 	dir     string
+	keeper  keeper
 	lock    *os.File
 	markKey [32]byte // makes marks useless outside this process
 
@@ -52,7 +55,7 @@ type store struct {
 	building map[layerID]chan struct{} // closed when the attempt has ended
 }
 
-func openStore(dir string) (*store, error) {
+func openStore(dir string, form Form, log *slog.Logger) (*store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening image store: %w", err)
@@ -65,7 +68,11 @@ func openStore(dir string) (*store, error) {
 		return nil, fmt.Errorf("opening image store: %w", err)
 	}
 	s := &store{dir: dir, lock: lock, layers: map[layerID]*layer{}, building: map[layerID]chan struct{}{}}
-	if err := s.claim(); err != nil {
+	err = s.claim()
+	if err == nil {
+		s.keeper, err = newKeeper(form, s.path("staging"), log)
+	}
+	if err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("opening image store %s: %w", dir, err)
 	}
@@ -81,6 +88,15 @@ func (s *store) claim() error {
 		return err
 	} else if at != "" {
 		return fmt.Errorf("its layers are still mounted at %s", at)
+	}
+	homes, err := filepath.Glob(s.path("layers", "*"))
+	if err != nil {
+		return err
+	}
+	for _, home := range homes {
+		if err := (images{}).close(home); err != nil {
+			return err
+		}
 	}
 	rand.Read(s.markKey[:])
 	for _, sub := range []string{"staging", "layers", "empty"} {
@@ -158,7 +174,7 @@ func (s *store) acquire(ctx context.Context, id layerID, build func(dir string, 
 }
 
 func (s *store) build(id layerID, done chan struct{}, build func(string, *layer) error) (*layer, error) {
-	l := &layer{id: id, dir: s.path("layers", id.dirName()), holders: 1}
+	l := &layer{id: id, home: s.path("layers", id.dirName()), holders: 1}
 	err := s.fill(l, build)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -183,10 +199,13 @@ func (s *store) fill(l *layer, build func(string, *layer) error) error {
 		err = build(staging, l)
 	}
 	if err == nil {
-		err = os.Rename(staging, l.dir)
+		err = os.Rename(staging, l.home)
 	}
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(staging))
+	}
+	if l.dir, err = s.keeper.open(l.home); err != nil {
+		return errors.Join(err, os.RemoveAll(l.home))
 	}
 	return nil
 }
@@ -221,12 +240,23 @@ func (s *store) drop(l *layer, discard bool) (doomed string, err error) {
 	if l.holders > 0 || !discard {
 		return "", nil
 	}
+	if err := s.keeper.close(l.home); err != nil {
+		return "", err
+	}
 	delete(s.layers, l.id)
 	if doomed, err = os.MkdirTemp(s.path("staging"), ""); err != nil {
-		return l.dir, nil
+		return l.home, nil
 	}
-	return doomed, os.Rename(l.dir, filepath.Join(doomed, "layer"))
+	return doomed, os.Rename(l.home, filepath.Join(doomed, "layer"))
 }
 
-// Close gives the store up; its directories stay for whoever mounted them.
-func (s *store) Close() error { return s.lock.Close() }
+// Close gives the store up; its layers stay for whoever mounted them.
+func (s *store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, l := range s.layers {
+		errs = append(errs, s.keeper.close(l.home))
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
+}

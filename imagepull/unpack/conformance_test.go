@@ -6,6 +6,7 @@ package unpack
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -280,7 +281,7 @@ func TestAgainstUmoci(t *testing.T) {
 			}
 		})
 	}
-	report.print("images against umoci")
+	report.print("images against umoci, as directories and as erofs")
 }
 
 func againstUmoci(t *testing.T, where string, img umociImage) (files int) {
@@ -290,28 +291,65 @@ func againstUmoci(t *testing.T, where string, img umociImage) (files int) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(work)
-	// overlayfs wants two directories; an empty one at the bottom changes nothing.
-	merged, empty := filepath.Join(work, "merged"), filepath.Join(work, "empty")
-	for _, dir := range []string{merged, empty} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	lower := []string{empty}
-	for _, layer := range img.layers {
-		dir, _, err := unpackIn(t, work, bytes.NewReader(layer.Bytes()), Limits{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		lower = append([]string{dir}, lower...)
-	}
-	if err := unix.Mount("overlay", merged, "overlay", unix.MS_RDONLY|unix.MS_NODEV, "lowerdir="+strings.Join(lower, ":")); err != nil {
-		t.Fatalf("mounting overlayfs on %s: %v", work, err)
-	}
-	defer unix.Unmount(merged, unix.MNT_DETACH)
 	rootfs := filepath.Join(work, "umoci")
 	run(t, work, "umoci", "raw", "unpack", "--image", ociLayout(t, img.layers)+":test", rootfs)
-	got := snapshot(t, merged, nil)
-	compare(t, got, snapshot(t, rootfs, nil))
-	return len(got)
+	want := snapshot(t, rootfs, nil)
+	for _, form := range []func(*testing.T, string, []byte) string{asDirectory, asImage} {
+		// overlayfs wants two directories; an empty one at the bottom changes nothing.
+		merged, empty := filepath.Join(work, "merged"), filepath.Join(work, "empty")
+		for _, dir := range []string{merged, empty} {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lower := []string{empty}
+		for _, layer := range img.layers {
+			lower = append([]string{form(t, work, layer.Bytes())}, lower...)
+		}
+		if err := unix.Mount("overlay", merged, "overlay", unix.MS_RDONLY|unix.MS_NODEV, "lowerdir="+strings.Join(lower, ":")); err != nil {
+			t.Fatalf("mounting overlayfs on %s: %v", work, err)
+		}
+		got := snapshot(t, merged, nil)
+		compare(t, got, want)
+		files += len(got)
+		for _, mounted := range append(lower[:len(lower)-1], merged) {
+			if err := unix.Unmount(mounted, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+				t.Error(err)
+			}
+		}
+	}
+	return files
+}
+
+// asDirectory unpacks a layer below work.
+func asDirectory(t *testing.T, work string, layer []byte) string {
+	t.Helper()
+	dir, _, err := unpackIn(t, work, bytes.NewReader(layer), Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// asImage makes an image of a layer below work and mounts it there, as a file or, where that file's filesystem does
+// not allow it, as a loop device.
+func asImage(t *testing.T, work string, layer []byte) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(work, "image")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(dir + ".erofs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := Image(t.Context(), f, bytes.NewReader(layer), [16]byte{}, Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	checkImage(t, f.Name())
+	if unix.Mount(f.Name(), dir, "erofs", unix.MS_RDONLY, "") != nil {
+		run(t, work, "mount", "-t", "erofs", "-o", "loop,ro", f.Name(), dir)
+	}
+	return dir
 }

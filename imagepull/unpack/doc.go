@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package unpack writes one image layer, a tar stream, beneath a directory in the form that overlayfs takes as a
-// lower directory.
+// Package unpack brings one image layer, a tar stream, into the form that overlayfs takes as a lower directory: beneath
+// a directory (Layer), or as one file that holds the stream and an EROFS filesystem over it (Image).
 //
 // It implements the OCI image specification, layer.md (whiteouts, opaque whiteouts, attributes), over the archive
 // formats that image tools write: v7, POSIX.1-1988 ustar, POSIX.1-2001 pax, and GNU tar's long names and sparse
@@ -33,7 +33,10 @@
 //   - A character device 0:0 is refused: on overlayfs it is a whiteout and no longer a device.
 //   - Access time is set to the modification time.
 //
+// What differs between the two is a sink: it makes what the rules have decided. Every rule here is written once.
+//
 // Files: unpack.go (entry point, loop), stream.go (buffered input), header.go (one header block), pax.go (records),
-// entry.go (headers joined to one entry), sparse.go, name.go (paths, whiteouts), tree.go (directories and their
-// descriptors), write.go (entries to disk), meta.go (attributes), sys.go (system calls).
+// entry.go (headers joined to one entry), sparse.go, name.go (paths, whiteouts), tree.go (directories, links between
+// them), write.go (entries to the sink), meta.go (attributes), sink.go; disk.go and settle.go (the sink that is a
+// directory), sys.go (system calls); image.go and imagemeta.go (the sink that is an image), acl.go.
 package unpack

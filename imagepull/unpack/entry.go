@@ -272,3 +272,18 @@ func owner(what string, id int64, pax *int64) (uint32, error) {
 	}
 	return uint32(id), nil
 }
+
+// typeBits is the kind of an entry as stat(2) has it.
+func typeBits(kind byte) uint32 {
+	switch kind {
+	case typeSymlink:
+		return unix.S_IFLNK
+	case typeChar:
+		return unix.S_IFCHR
+	case typeBlock:
+		return unix.S_IFBLK
+	case typeFIFO:
+		return unix.S_IFIFO
+	}
+	return unix.S_IFREG
+}

@@ -223,16 +223,21 @@ func assemble(script []byte) *archive {
 	return a
 }
 
-// FuzzLayer: nothing is written outside, no error is without a cause, nothing panics. The archive is that of a
-// script with a tail of free bytes.
-func FuzzLayer(f *testing.F) {
-	seeds(f, func(raw []byte) { f.Add([]byte{}, raw) })
-	for _, script := range []string{
+// scripts are the archives that the fuzzers begin with.
+func scripts() []string {
+	return []string{
 		"\x04\x00\x00\x00\x03\x01",                                     // a -> ../outside, a/b
 		"\x02\x00\x00\x04\x00\x01\x00\x00\x00",                         // a/, a -> ../outside/canary, a
 		"\x00\x05\x00\x00\x0f\x00\x00\x12\x00\x02\x00\x00",             // a/b/c, .wh.a, a/.wh..wh..opq, a/
 		"\x04\x00\x02\x06\x01\x09\x00\x01\x00\x08\x00\x00\x09\x02\x10", // links, hard links, attributes, holes
-	} {
+	}
+}
+
+// FuzzLayer: nothing is written outside, no error is without a cause, nothing panics. The archive is that of a
+// script with a tail of free bytes.
+func FuzzLayer(f *testing.F) {
+	seeds(f, func(raw []byte) { f.Add([]byte{}, raw) })
+	for _, script := range scripts() {
 		f.Add([]byte(script), []byte{})
 	}
 	f.Fuzz(func(t *testing.T, script, tail []byte) {
@@ -241,7 +246,7 @@ func FuzzLayer(f *testing.F) {
 		if len(tail) == 0 {
 			in.end()
 		}
-		dir, stats, err := unpackIn(t, shortLived(t), in, fuzzLimits())
+		dir, stats, err := layerIn(t, shortLived(t), in, fuzzLimits())
 		if err != nil {
 			var errno unix.Errno
 			named := errors.As(err, &errno)
@@ -263,6 +268,24 @@ func FuzzLayer(f *testing.F) {
 				t.Errorf("made %q %s", path, what)
 			}
 		}
+	})
+}
+
+// FuzzImage: whatever Layer makes of an archive, Image makes the same, verdict, statistics and tree, and the kernel
+// mounts it.
+func FuzzImage(f *testing.F) {
+	for _, script := range scripts() {
+		f.Add([]byte(script), []byte{})
+	}
+	seeds(f, func(raw []byte) { f.Add([]byte{}, raw) })
+	f.Fuzz(func(t *testing.T, script, tail []byte) {
+		needRoot(t)
+		in := assemble(script)
+		in.Write(checksummed(tail))
+		if len(tail) == 0 {
+			in.end()
+		}
+		unpackIn(t, shortLived(t), in, Limits{Entries: 200, StreamBytes: 1 << 20, FileBytes: 1 << 16, Depth: 16, MemoryBytes: 1 << 20})
 	})
 }
 

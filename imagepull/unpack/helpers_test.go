@@ -138,7 +138,19 @@ func unpack(t testing.TB, r io.Reader, lim Limits) (string, Stats, error) {
 	return unpackIn(t, t.TempDir(), r, lim)
 }
 
+// unpackIn does so below around. It also makes an image of the same archive, which has to come out the same.
 func unpackIn(t testing.TB, around string, r io.Reader, lim Limits) (string, Stats, error) {
+	t.Helper()
+	data := archived(r)
+	dir, stats, err := layerIn(t, around, r, lim)
+	if data != nil && os.Getuid() == 0 {
+		sameImage(t, data, lim, dir, stats, err)
+	}
+	return dir, stats, err
+}
+
+// layerIn is unpackIn without the image.
+func layerIn(t testing.TB, around string, r io.Reader, lim Limits) (string, Stats, error) {
 	t.Helper()
 	around, err := os.MkdirTemp(around, "unpack")
 	if err != nil {

@@ -73,41 +73,38 @@ type Stats struct {
 // wraps io.EOF, is returned wrapped.
 // On an error the caller removes dir: what is in it is incomplete and unproved. Nothing is synced to disk.
 func Layer(ctx context.Context, dir string, r io.Reader, lim Limits) (Stats, error) {
-	lim = lim.withDefaults()
-	t, err := openTree(dir, lim)
+	w := newWriter(ctx, r, lim.withDefaults(), bufferSize)
+	d, err := openDisk(dir, w)
 	if err != nil {
 		return Stats{}, err
 	}
-	defer t.close()
-	w := &writer{
-		ctx:  ctx,
-		lim:  lim,
-		tree: t,
-		in:   newStream(r, lim.StreamBytes, bufferSize),
-	}
-	if w.create, err = probeCreate(dir); err != nil {
-		return Stats{}, err
-	}
+	defer d.close()
+	w.tree.sink = d
 	err = w.run()
-	w.stats.StreamBytes = w.in.off
-	w.stats.RootOpaque = t.root.opaque
 	return w.stats, err
 }
 
-// writer is one call of Layer.
+// writer is one call of Layer or Image.
 type writer struct {
-	ctx    context.Context
-	lim    Limits
-	in     *stream
-	tree   *tree
-	create createResult
-	stats  Stats
+	ctx   context.Context
+	lim   Limits
+	in    *stream
+	tree  *tree
+	stats Stats
 
 	pax []byte // body of the last pax header; entry.xattrs point into it
 }
 
+func newWriter(ctx context.Context, r io.Reader, lim Limits, buffer int) *writer {
+	return &writer{ctx: ctx, lim: lim, tree: newTree(lim), in: newStream(r, lim.StreamBytes, buffer)}
+}
+
 // run reads entry after entry, then the end of the stream, then settles the directories.
 func (w *writer) run() error {
+	defer func() {
+		w.stats.StreamBytes = w.in.off
+		w.stats.RootOpaque = w.tree.root.opaque
+	}()
 	for {
 		e, err := w.next()
 		if err != nil {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// entry puts one entry on disk, or into the books for a directory, and consumes its content.
+// entry puts one entry into the sink, or into the books for a directory, and consumes its content.
 func (w *writer) entry(e *entry) error {
 	name, err := clean(e.name, w.lim.Depth)
 	if err != nil {
@@ -57,90 +57,35 @@ func (w *writer) place(e *entry, name string, role role, hidden string) error {
 	if e.kind == typeDir {
 		return w.dir(parent, base, e)
 	}
-	up, err := w.tree.fd(parent)
-	if err != nil {
-		return err
-	}
-	err = w.make(parent, up, base, e)
+	err = w.make(parent, base, e)
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	if _, err := w.tree.remove(parent, base); err != nil {
+	if err := w.tree.remove(parent, base); err != nil {
 		return err
 	}
-	if up, err = w.tree.fd(parent); err != nil {
-		return err
-	}
-	return w.make(parent, up, base, e)
+	return w.make(parent, base, e)
 }
 
 // make makes what is not a directory. EEXIST says that the name is taken; nothing was consumed or changed then.
-func (w *writer) make(parent *node, up int, base string, e *entry) error {
-	switch e.kind {
-	case typeFile:
-		return w.file(up, base, e)
-	case typeHardLink:
+func (w *writer) make(parent *node, base string, e *entry) error {
+	switch {
+	case e.kind == typeHardLink:
 		return w.hardLink(parent, base, e)
-	case typeSymlink:
-		if e.link == "" || len(e.link) >= maxPath {
-			return fmt.Errorf("%w: symbolic link to %d bytes", ErrFormat, len(e.link))
-		}
-		if err := unix.Symlinkat(e.link, up, base); err != nil {
-			return fmt.Errorf("making symbolic link: %w", err)
-		}
-	default:
-		kind := map[byte]uint32{typeChar: unix.S_IFCHR, typeBlock: unix.S_IFBLK, typeFIFO: unix.S_IFIFO}[e.kind]
-		if err := unix.Mknodat(up, base, kind|e.mode&0o777, int(unix.Mkdev(e.major, e.minor))); err != nil {
-			return fmt.Errorf("making device or FIFO: %w", err)
-		}
+	case e.kind == typeSymlink && (e.link == "" || len(e.link) >= maxPath):
+		return fmt.Errorf("%w: symbolic link to %d bytes", ErrFormat, len(e.link))
 	}
-	return w.settleAt(up, base, e)
+	return w.tree.sink.make(parent, base, e)
 }
 
-// file makes a regular file, writes its content and sets its attributes. Content comes first: writing would drop
-// setuid bits and file capabilities again, and so would chown, which is next.
-func (w *writer) file(up int, base string, e *entry) error {
-	fd, err := openat(up, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, e.mode&0o777)
-	if err != nil {
-		return fmt.Errorf("making file: %w", err)
-	}
-	err = w.content(fd, e)
-	if err == nil {
-		err = w.settle(fd, e)
-	}
-	if cerr := unix.Close(fd); cerr != nil && err == nil {
-		err = fmt.Errorf("closing file: %w", cerr)
-	}
-	return err
-}
-
-// content copies the entry's bytes from the stream to the file.
-func (w *writer) content(fd int, e *entry) error {
-	if e.sparse == nil {
-		return w.copy(fd, e, e.size)
-	}
-	for _, s := range e.sparse {
-		if _, err := unix.Seek(fd, s.offset, unix.SEEK_SET); err != nil {
-			return fmt.Errorf("seeking to %d: %w", s.offset, err)
-		}
-		if err := w.copy(fd, e, s.length); err != nil {
-			return err
-		}
-	}
-	if err := unix.Ftruncate(fd, e.realSize); err != nil {
-		return fmt.Errorf("setting size %d: %w", e.realSize, err)
-	}
-	return nil
-}
-
-// copy writes the next n bytes of content at fd's position.
-func (w *writer) copy(fd int, e *entry, n int64) error {
+// take hands the next n bytes of e's content on, piece by piece.
+func (w *writer) take(e *entry, n int64, to func([]byte) error) error {
 	for n > 0 {
 		data, err := w.in.data(n)
 		if err != nil {
 			return err
 		}
-		if err := writeAll(fd, data); err != nil {
+		if err := to(data); err != nil {
 			return fmt.Errorf("writing content: %w", err)
 		}
 		w.in.consume(len(data))
@@ -171,24 +116,14 @@ func (w *writer) hardLink(parent *node, base string, e *entry) error {
 	if last == "" || from == parent && last == base {
 		return fmt.Errorf("%w: hard link to %s", ErrFormat, quote(e.link))
 	}
-	w.tree.pinned = from
-	defer func() { w.tree.pinned = nil }()
-	old, err := w.tree.fd(from)
+	what, err := w.tree.sink.lookup(from, last)
 	if err != nil {
-		return err
+		return fmt.Errorf("looking up hard link target %s: %w", quote(e.link), err)
 	}
-	up, err := w.tree.fd(parent)
-	if err != nil {
-		return err
-	}
-	st, err := lstatat(old, last)
-	if err != nil || isWhiteout(st) || st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("looking up hard link target %s: %w", quote(e.link), err)
-		}
+	if what == foundNothing || what == foundWhiteout || what == foundDir {
 		return fmt.Errorf("%w: hard link to %s, which is no file of this layer", ErrFormat, quote(e.link))
 	}
-	if err := unix.Linkat(old, last, up, base, 0); err != nil {
+	if err := w.tree.sink.link(from, last, parent, base); err != nil {
 		return fmt.Errorf("linking to %s: %w", quote(e.link), err)
 	}
 	return nil
@@ -201,7 +136,7 @@ func (w *writer) dir(parent *node, base string, e *entry) error {
 	if n == nil {
 		var err error
 		if n, err = w.tree.mkdir(parent, base); errors.Is(err, unix.EEXIST) {
-			if _, err = w.tree.remove(parent, base); err != nil {
+			if err = w.tree.remove(parent, base); err != nil {
 				return err
 			}
 			if n, err = w.tree.mkdir(parent, base); err == nil {
@@ -221,11 +156,7 @@ func (w *writer) whiteout(parent *node, hidden string) error {
 		n.opaque = true
 		return nil
 	}
-	up, err := w.tree.fd(parent)
-	if err != nil {
-		return err
-	}
-	err = unix.Mknodat(up, hidden, unix.S_IFCHR, 0)
+	err := w.tree.sink.whiteout(parent, hidden)
 	if errors.Is(err, unix.EEXIST) {
 		return nil
 	}

@@ -57,6 +57,7 @@ func benchmarks() []struct {
 	}{
 		{"pull-gzip", pullGzip},
 		{"pull-zstd", pullZstd},
+		{"pull-store", pullStore},
 		{"verity-tree", verityTree},
 		{"handshake", handshake},
 		{"unwrap", unwrap},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/casemate/casemate/cmd/internal/fixture"
 	"github.com/casemate/casemate/imagepull"
@@ -240,19 +241,7 @@ func memory(pid int, field string) float64 {
 func (b *pullBench) pullOurs(ctx context.Context, image string) (seconds, mib float64, err error) {
 	store := filepath.Join(b.scratch, "ours")
 	defer os.RemoveAll(store)
-	self, err := os.Executable()
-	if err != nil {
-		return 0, 0, err
-	}
-	seconds, peak, printed, err := timed(exec.CommandContext(ctx, self, childPull, image, store, b.kekFile, b.registry.Addr))
-	if err != nil {
-		return 0, 0, err
-	}
-	var before float64
-	if _, err := fmt.Sscan(printed, &before); err != nil {
-		return 0, 0, fmt.Errorf("reading the child's memory before the pull from %q: %w", printed, err)
-	}
-	return seconds, peak - before, nil
+	return b.pullChild(ctx, imagepull.FormAuto.String(), store, []string{image})
 }
 
 // pullPeer opens the same layers, encrypted for an RSA key: Debian's skopeo knows no
@@ -279,23 +268,35 @@ type staticKey string
 
 func (s staticKey) Key(context.Context, string) ([]byte, error) { return os.ReadFile(string(s)) }
 
-// pullOnce is the child: one pull into an empty store. It prints its memory before.
+// pullOnce is the child: pulls into one empty store, of the form that is named, at once. It prints its memory before.
 func pullOnce(ctx context.Context, args []string) error {
-	if len(args) != 4 {
-		return fmt.Errorf("want image, store, key file and registry, got %d arguments", len(args))
+	if len(args) < 5 {
+		return fmt.Errorf("want form, store, key file, registry and images, got %d arguments", len(args))
 	}
 	policy, err := trust.ParsePolicy([]byte(`{"default":[{"type":"insecureAcceptAnything"}]}`))
 	if err != nil {
 		return err
 	}
-	puller, err := imagepull.New(imagepull.Config{
+	config := imagepull.Config{
 		Store: args[1], Policy: policy, Insecure: []string{args[3]},
 		Unwrapper: &keyprovider.Unwrapper{Keys: staticKey(args[2])},
-	})
+	}
+	for _, form := range []imagepull.Form{imagepull.FormDirectories, imagepull.FormErofs} {
+		if args[0] == form.String() {
+			config.Form = form
+		}
+	}
+	puller, err := imagepull.New(config)
 	if err != nil {
 		return err
 	}
 	fmt.Println(memory(os.Getpid(), "VmRSS"))
-	_, err = puller.Pull(ctx, args[0])
-	return errors.Join(err, puller.Close())
+	g, gctx := errgroup.WithContext(ctx)
+	for _, image := range args[4:] {
+		g.Go(func() error {
+			_, err := puller.Pull(gctx, image)
+			return err
+		})
+	}
+	return errors.Join(g.Wait(), puller.Close())
 }
