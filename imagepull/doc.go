@@ -29,7 +29,7 @@
 //	reference.go     registry and layout references
 //	source.go        what documents and blobs come from: registry.go, layout.go
 //	transport.go     the way onto the network and what may go over it
-//	auth.go          auth.json
+//	auth.go          auth.json; certs.go: certificates of single registries
 //	retry.go         which errors are tried again, and when
 //	resolve.go       reference to platform manifest and config
 //	document.go      manifest and index; mediatype.go, config.go, platform.go, digest.go

@@ -268,3 +268,29 @@ func TestProbeReads(t *testing.T) {
 		t.Errorf("no attributes: got error %v, want %v", err, unix.ENODATA)
 	}
 }
+
+// A filesystem that fills up while two layers are written, each of which would
+// fit, ends the pull with ErrNoSpace: no file, mount or loop device is left.
+func TestErofsNoSpace(t *testing.T) {
+	small := t.TempDir()
+	needRoot(t)
+	if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=6m"); err != nil {
+		t.Skipf("mounting a tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(small, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	r := newRegistryFake(t)
+	r.put(t, "v1", testImage{layers: []testLayer{
+		gzipLayer(t, tarOf(t, entry{name: "a", body: strings.Repeat("a", 4<<20)})),
+		gzipLayer(t, tarOf(t, entry{name: "b", body: strings.Repeat("b", 4<<20)})),
+	}})
+	p := erofsPuller(t, r, small+"/store")
+	mustFail(t, p, r.ref("v1"), ErrNoSpace)
+	wantEmpty(t, p)
+	if n := mounts(t, small); n != 0 {
+		t.Errorf("%d mounts are left", n)
+	}
+}

@@ -46,6 +46,8 @@ type Config struct {
 	Insecure []string
 	// Roots are the only CAs accepted for registries; nil means the system's.
 	Roots *x509.CertPool
+	// Certificates are single registries' own; nil is none.
+	Certificates *Certificates
 	// Platform of the images; the zero value means linux on the architecture of
 	// this program.
 	Platform ocispec.Platform
@@ -94,6 +96,8 @@ type Puller struct {
 	flights map[flightKey]*flight
 	clients map[clientKey]*http.Client
 	images  map[v1.Hash]*cachedImage
+
+	certifieds map[string]*certTransport // by registry
 }
 
 // cachedImage keeps an image's layers in the store between pulls.
@@ -159,6 +163,8 @@ func New(cfg Config) (*Puller, error) {
 		flights: map[flightKey]*flight{},
 		clients: map[clientKey]*http.Client{},
 		images:  map[v1.Hash]*cachedImage{},
+
+		certifieds: map[string]*certTransport{},
 	}, nil
 }
 
@@ -253,8 +259,12 @@ func (p *Puller) client(ctx context.Context, e endpoint) (*http.Client, error) {
 	if client != nil {
 		return client, nil
 	}
-	g := &guard{next: p.transport(repo.RegistryStr()), host: repo.RegistryStr(), insecure: e.insecure}
-	client, err := login(ctx, repo, p.cfg.Credentials, g, p.retrier)
+	next, err := p.certified(repo.RegistryStr())
+	if err != nil {
+		return nil, err
+	}
+	g := &guard{next: next, host: repo.RegistryStr(), insecure: e.insecure}
+	client, err = login(ctx, repo, p.cfg.Credentials, g, p.retrier)
 	if err != nil {
 		return nil, err
 	}
@@ -262,6 +272,26 @@ func (p *Puller) client(ctx context.Context, e endpoint) (*http.Client, error) {
 	defer p.mu.Unlock()
 	p.clients[key] = client
 	return client, nil
+}
+
+// certified is the way to a registry with the certificates that are configured for
+// it, made once.
+func (p *Puller) certified(registry string) (http.RoundTripper, error) {
+	base := p.transport(registry)
+	if p.cfg.Certificates == nil {
+		return base, nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t := p.certifieds[registry]; t != nil {
+		return t, nil
+	}
+	t, err := p.cfg.Certificates.transport(registry, base)
+	if err != nil {
+		return nil, err
+	}
+	p.certifieds[registry] = t
+	return t, nil
 }
 
 // lookaside is the signature store for the requested name, whatever place the
@@ -310,5 +340,8 @@ func (p *Puller) Close() error {
 	p.wg.Wait()
 	p.http.CloseIdleConnections()
 	p.local.CloseIdleConnections()
+	for _, t := range p.certifieds {
+		t.own.CloseIdleConnections()
+	}
 	return p.store.Close()
 }

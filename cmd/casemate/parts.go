@@ -250,6 +250,11 @@ func (m *machine) puller(ctx context.Context, client *kbs.Client, unwrapper imag
 	if c.Lookaside, err = m.lookaside(ctx, client); err != nil {
 		return nil, err
 	}
+	if dir := m.conf.Image.CertsDir; dir != "" {
+		if c.Certificates, err = imagepull.ReadCertificates(dir); err != nil {
+			return nil, err
+		}
+	}
 	if len(m.conf.Image.Roots) > 0 {
 		if c.Roots, err = x509.SystemCertPool(); err != nil {
 			return nil, fmt.Errorf("reading the system's roots: %w", err)

@@ -70,11 +70,27 @@ func BenchmarkLayer(b *testing.B) {
 	})
 	b.Run("memory", func(b *testing.B) {
 		b.SetBytes(int64(len(data)))
+		b.ReportAllocs()
 		for range b.N {
 			fresh(b)
 			if _, err := Layer(context.Background(), out, bytes.NewReader(data), Limits{}); err != nil {
 				b.Fatal(err)
 			}
+		}
+	})
+	b.Run("image", func(b *testing.B) {
+		b.SetBytes(int64(len(data)))
+		b.ReportAllocs()
+		for range b.N {
+			fresh(b)
+			f, err := os.Create(filepath.Join(out, "image"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := Image(context.Background(), f, bytes.NewReader(data), [16]byte{}, Limits{}); err != nil {
+				b.Fatal(err)
+			}
+			f.Close()
 		}
 	})
 	b.Run("peer=tar", func(b *testing.B) {

@@ -35,7 +35,7 @@ type extensions struct {
 
 func (x *extensions) any() bool { return x.pax != nil || x.longName != nil || x.longTo != nil }
 
-// next reads headers up to and including that of the next entry. No entry and no error says that the end-of-archive
+// next reads headers up to and including that of the next entry, which it returns until it is called again. No entry and no error says that the end-of-archive
 // marker comes next: one block of zeros is enough, as some writers leave it at that.
 func (w *writer) next() (*entry, error) {
 	var x extensions
@@ -61,8 +61,8 @@ func (w *writer) next() (*entry, error) {
 			return nil, fmt.Errorf("%w: more than %d headers", ErrLimit, w.lim.Entries)
 		}
 		w.stats.Entries++
-		h, err := parseHeader(block)
-		if err != nil {
+		h := &w.header
+		if err := h.parse(block); err != nil {
 			return nil, err
 		}
 		switch h.kind() {
@@ -71,7 +71,7 @@ func (w *writer) next() (*entry, error) {
 				return nil, err
 			}
 		default:
-			return w.build(&h, &x)
+			return w.build(h, &x)
 		}
 	}
 }
@@ -123,10 +123,11 @@ func gnuText(body []byte) (*string, error) {
 
 // build makes the entry of header h and the extensions before it, and consumes h.
 func (w *writer) build(h *header, x *extensions) (*entry, error) {
-	e := &entry{kind: h.kind()}
+	w.item = entry{kind: h.kind()}
+	e := &w.item
 	pax := x.pax
 	if pax == nil {
-		pax = &paxRecords{}
+		pax = &w.noRecords
 	}
 	if err := e.setNames(h, x, pax); err != nil {
 		return e, err

@@ -47,13 +47,14 @@ type header struct {
 // kind is the type flag.
 func (h *header) kind() byte { return h.raw[156] }
 
-// parseHeader checks the block and reads all its numbers, those too that its type does not use: every reader must
-// agree that it is a header.
-func parseHeader(block []byte) (header, error) {
-	h := header{raw: block}
+// parse checks the block and reads all its numbers, those too that its type does not use: every reader must agree that
+// it is a header.
+func (h *header) parse(block []byte) error {
+	*h = header{raw: block}
 	if err := h.check(); err != nil {
-		return h, err
+		return err
 	}
+	var unused int64
 	fields := []struct {
 		what     string
 		from, to int
@@ -67,8 +68,8 @@ func parseHeader(block []byte) (header, error) {
 		{"mtime", 136, 148, &h.mtime, true},
 		{"device major", 329, 337, &h.major, true},
 		{"device minor", 337, 345, &h.minor, true},
-		{"access time", 345, 357, new(int64), true}, // GNU only: some readers take other content for a ustar prefix
-		{"change time", 357, 369, new(int64), true},
+		{"access time", 345, 357, &unused, true}, // GNU only: some readers take other content for a ustar prefix
+		{"change time", 357, 369, &unused, true},
 	}
 	used := len(fields)
 	switch h.dialect {
@@ -80,14 +81,14 @@ func parseHeader(block []byte) (header, error) {
 	for _, f := range fields[:used] {
 		n, err := number(block[f.from:f.to])
 		if err != nil {
-			return h, fmt.Errorf("%s: %w", f.what, err)
+			return fmt.Errorf("%s: %w", f.what, err)
 		}
 		if n < 0 && !f.signed {
-			return h, fmt.Errorf("%w: %s is negative: %d", ErrFormat, f.what, n)
+			return fmt.Errorf("%w: %s is negative: %d", ErrFormat, f.what, n)
 		}
 		*f.value = n
 	}
-	return h, nil
+	return nil
 }
 
 // check verifies the checksum and tells the dialect.

@@ -92,7 +92,11 @@ type writer struct {
 	tree  *tree
 	stats Stats
 
-	pax []byte // body of the last pax header; entry.xattrs point into it
+	// What each entry is read into.
+	header    header
+	item      entry
+	noRecords paxRecords // for those without; nobody writes to it
+	pax       []byte     // body of the last pax header; entry.xattrs point into it
 }
 
 func newWriter(ctx context.Context, r io.Reader, lim Limits, buffer int) *writer {

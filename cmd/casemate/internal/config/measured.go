@@ -85,6 +85,9 @@ type Image struct {
 	NoProxy    string `toml:"no_proxy"`
 	// InsecureRegistries are host[:port] names spoken to over plain HTTP.
 	InsecureRegistries []string `toml:"insecure_registries"`
+	// CertsDir is a directory in the form of containers-certs.d(5): CAs and client
+	// certificates of single registries. Empty is none.
+	CertsDir string `toml:"certs_dir"`
 	// Roots are PEM blocks added to the system's roots for registries.
 	Roots []string `toml:"roots"`
 }
@@ -266,6 +269,7 @@ func (m Measured) join(o Measured) (Measured, error) {
 	text("image.credentials_uri", &m.Image.CredentialsURI, o.Image.CredentialsURI)
 	text("image.registries_uri", &m.Image.RegistriesURI, o.Image.RegistriesURI)
 	text("image.lookaside_uri", &m.Image.LookasideURI, o.Image.LookasideURI)
+	text("image.certs_dir", &m.Image.CertsDir, o.Image.CertsDir)
 	text("image.https_proxy", &m.Image.HTTPSProxy, o.Image.HTTPSProxy)
 	text("image.http_proxy", &m.Image.HTTPProxy, o.Image.HTTPProxy)
 	text("image.no_proxy", &m.Image.NoProxy, o.Image.NoProxy)
