@@ -213,9 +213,9 @@ func TestSecureMountsUndo(t *testing.T) {
 			return nil
 		}
 	}
-	s := SecureMounts{open: []*mounted{
-		{point: "/a", closers: []func() error{step("a1"), step("a2")}},
-		{point: "/b", closers: []func() error{step("b1"), step("b2")}},
+	s := SecureMounts{open: []*Mounted{
+		{Point: "/a", closers: []func() error{step("a1"), step("a2")}},
+		{Point: "/b", closers: []func() error{step("b1"), step("b2")}},
 	}}
 	if err := s.Close("/c"); err == nil {
 		t.Error("closing what is not there: no error")

@@ -35,6 +35,13 @@ type podParts struct {
 	service *pod.Service
 	runtime *container.Runtime
 	images  *podImages
+	scratch scratch
+}
+
+// podPlaces are the pod's files that may be large: layers, what containers write, and their volumes that are not of
+// memory.
+func podPlaces() []place {
+	return []place{{"image", podStore, 0o700}, {"pod", pod.DefaultDir, 0o755}}
 }
 
 // openPod prepares the service that makes containers. It has no image to run before
@@ -71,5 +78,5 @@ func (p *podImages) admit(image, requested *specs.Process) error {
 func (p *podParts) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupTime)
 	defer cancel()
-	return errors.Join(p.service.Close(ctx), p.runtime.Close(ctx), p.images.Close())
+	return errors.Join(p.service.Close(ctx), p.runtime.Close(ctx), p.images.Close(), p.scratch.close())
 }

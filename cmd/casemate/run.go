@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/casemate/casemate/agent/container"
+	"github.com/casemate/casemate/cmd/casemate/internal/config"
 	"github.com/casemate/casemate/imagepull"
 	"github.com/casemate/casemate/keyprovider"
 )
@@ -43,6 +44,10 @@ func runRun(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := m.scratch.open(ctx, m); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.scratch.close()) }()
 	dir, err := m.workDir()
 	if err != nil {
 		return err
@@ -81,7 +86,13 @@ func commandLine(rest []string) []string {
 // workDir is this run's own place in the store: a store has one user at a time.
 func (m *machine) workDir() (string, error) {
 	base := m.conf.Image.Store
-	if base == "" {
+	switch {
+	case m.conf.Scratch != config.Scratch{}:
+		if m.scratch.size() == 0 {
+			return "", errors.New("making the image store: scratch is configured, which agent and run open; memory does not take its place")
+		}
+		base = scratchPoint
+	case base == "":
 		base = defaultStore
 	}
 	if err := os.MkdirAll(base, 0o700); err != nil {

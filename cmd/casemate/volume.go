@@ -61,9 +61,13 @@ func withVolume(ctx context.Context, args []string, verb volumeVerb) error {
 	return errors.Join(err, control.Close())
 }
 
-// volumeCreate writes every block, so that each has a valid tag.
+// volumeCreate makes the file system that configuration names. Every block that is read before it is written has a
+// valid tag then: without a file system these are all.
 func volumeCreate(ctx context.Context, m *machine, v storage.Volumes, c storage.VolumeConfig, device string) error {
-	var f storage.Formatter = storage.Zeros{}
+	f, err := volumeMaker(m.conf.Volumes[c.Name].FS)
+	if err != nil {
+		return err
+	}
 	if terminal := m.steps.terminal(); terminal != nil {
 		f = watched{f, drawFormat(terminal)}
 	}

@@ -45,6 +45,7 @@ type Measured struct {
 	Credentials []Credential `toml:"credentials"`
 	TestSNP     TestSNP      `toml:"testsnp"`
 
+	Scratch Scratch `toml:"scratch"`
 	// Volumes are the persistent volumes that may be created and opened, by their names.
 	Volumes map[string]Volume `toml:"volume"`
 }
@@ -185,7 +186,10 @@ func (m Measured) check() error {
 	if m.EventLog.Require && !m.EventLog.Enable {
 		return errors.New("eventlog.require: want eventlog.enable with it")
 	}
-	return errors.Join(checkCredentials(m.Credentials), m.Vault.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
+	if m.Image.Store != "" && m.Scratch != (Scratch{}) {
+		return errors.New("image.store and scratch: want one of them")
+	}
+	return errors.Join(m.Scratch.check(), checkCredentials(m.Credentials), m.Vault.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
 }
 
 // own lists the secrets that the guest fetches for itself.
@@ -233,7 +237,7 @@ func (m Measured) Weaknesses() []string {
 // not about the tenant's workload.
 func (m Measured) tenantOnly() error {
 	for key, set := range map[string]bool{
-		"tee": m.TEE != "", "initdata": m.InitData != "", "image.store": m.Image.Store != "",
+		"tee": m.TEE != "", "initdata": m.InitData != "", "image.store": m.Image.Store != "", "scratch": m.Scratch != Scratch{},
 		"keyprovider.listen": m.KeyProvider.Listen != "", "testsnp.dir": m.TestSNP.Dir != "",
 		"services.attestation_agent": m.Services.AttestationAgent != "", "services.data_hub": m.Services.DataHub != "",
 		"services.rest": m.Services.REST != "", "services.rest_features": m.Services.RESTFeatures != "",

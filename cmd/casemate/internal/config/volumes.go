@@ -19,6 +19,12 @@ const VolumeKeyDir = "/run/casemate/keys"
 // IntegrityNone is how a volume without integrity says so.
 const IntegrityNone = "none"
 
+// FSExt4 and FSNone are what a volume may hold: a file system, or blocks that read as zeros at first.
+const (
+	FSExt4 = "ext4"
+	FSNone = "none"
+)
+
 // Volume is everything that decides how a volume is read. The disk is the host's, so what is left out here is not
 // taken from the disk: every key but size and header must be set.
 type Volume struct {
@@ -40,6 +46,8 @@ type Volume struct {
 	Header string `toml:"header"`
 	// OwnHeader says that casemate made the volume: its header must be authenticated by the volume's key.
 	OwnHeader *bool `toml:"own_header"`
+	// FS is "ext4" or "none".
+	FS string `toml:"fs"`
 }
 
 // volumeName is also the name of a mapping.
@@ -73,6 +81,8 @@ func (v Volume) check() error {
 		return fmt.Errorf("sector_size %d, offset %d, size %d: want none below 0", *v.SectorSize, *v.Offset, v.Size)
 	case v.OwnHeader == nil:
 		return errors.New("own_header: want true, or false for a volume that casemate did not make")
+	case v.FS != FSExt4 && v.FS != FSNone:
+		return fmt.Errorf("fs %q: want %q or %q", v.FS, FSExt4, FSNone)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ integrity = "hmac(sha256)"
 sector_size = 4096
 offset = 16777216
 own_header = true
+fs = "ext4"
 `
 
 func TestVolumes(t *testing.T) {
@@ -43,6 +44,8 @@ func TestVolumes(t *testing.T) {
 		"no sector size":       {edit("sector_size = 4096", ""), "sector_size and offset"},
 		"no offset":            {edit("offset = 16777216", ""), "sector_size and offset"},
 		"no own_header":        {edit("own_header = true", ""), "own_header: want"},
+		"no fs":                {edit(`fs = "ext4"`, ""), `fs ""`},
+		"another fs":           {edit(`fs = "ext4"`, `fs = "xfs"`), `fs "xfs"`},
 		"negative offset":      {edit("16777216", "-1"), "offset -1"},
 		"unknown key":          {edit("own_header", "discards = true\nown_header"), `unknown key "volume.data.discards"`},
 		"another spelling":     {edit("own_header", "Size = 1\nown_header"), "lower case"},
