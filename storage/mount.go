@@ -24,6 +24,7 @@ type Mounted struct {
 	Point   string // absolute
 	Device  string // the mapping
 	Size    int64  // of the mapping, in bytes
+	request SecureMount
 	closers []func() error
 }
 
@@ -32,7 +33,12 @@ func (o *Mounted) mount() error {
 	if err := os.MkdirAll(o.Point, 0o755); err != nil { //nolint:gosec // the mounted root decides
 		return err
 	}
-	if err := unix.Mount(o.Device, o.Point, "ext4", mountFlags, mountOptions); err != nil {
+	return o.mountOn(o.Point)
+}
+
+// mountOn mounts on a path that leads to the mount point.
+func (o *Mounted) mountOn(path string) error {
+	if err := unix.Mount(o.Device, path, "ext4", mountFlags, mountOptions); err != nil {
 		return fmt.Errorf("mounting: %w", err)
 	}
 	o.closers = append(o.closers, unmounter(o.Point))
@@ -41,7 +47,8 @@ func (o *Mounted) mount() error {
 
 func unmounter(point string) func() error {
 	return func() error {
-		if err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW); err != nil {
+		// EINVAL: whoever asked for the mount has undone it already.
+		if err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("unmounting %s: %w", point, err)
 		}
 		return nil

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,8 +25,11 @@ import (
 // one after another.
 type SecureMounts struct {
 	Volumes  Volumes
-	Measured []VolumeConfig   // the volumes that a request may name
-	Cipher   devmapper.Cipher // of scratch: a constant of the image
+	Measured []VolumeConfig // the volumes that a request may name
+	// Scratch allows requests for new scratch, which destroy what their device holds.
+	Scratch bool
+	Cipher  devmapper.Cipher // of scratch: a constant of the image
+	Below   []string         // absolute directories that exist, in which mount points may lie
 	// MakeExt4 returns the maker of a new file system, or refuses the arguments of mkfs.ext4 that it is asked for with.
 	// Nil refuses requests for one.
 	MakeExt4 func(mkfsOpts string) (Formatter, error)
@@ -34,20 +38,36 @@ type SecureMounts struct {
 	open []*Mounted
 }
 
-var errNoMaker = errors.New("there is no maker of file systems")
+// maxSecureMounts bounds what requests can keep open.
+const maxSecureMounts = 64
+
+var (
+	errNoMaker = errors.New("there is no maker of file systems")
+	errMapping = errors.New("the device is a mapping: scratch takes the place of disks alone")
+	// ErrNoScratch is wrapped when a request for scratch comes where measured configuration does not serve them.
+	ErrNoScratch = errors.New("new scratch is not served")
+)
 
 // Mount serves a request. An existing volume is opened, never formatted; a device for scratch is formatted, and its
-// earlier content is lost: whether the request may say so is for the caller's policy. The mount point's directory
-// is made if need be; as a link it must not exist. On error all of it is undone.
+// earlier content is lost. The mount point's directory is made if need be; as a link it must not exist. A request that
+// comes a second time while the first is mounted is done already: kata's agent sends the one for its image store with
+// every container. On error all of it is undone.
 func (s *SecureMounts) Mount(ctx context.Context, m SecureMount) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.forgetGone()
 	for _, o := range s.open {
+		if o.Point == m.MountPoint && o.request == m && m.FileSystem && !o.gone() {
+			return nil
+		}
 		if o.Point == m.MountPoint {
 			return fmt.Errorf("secure mount on %s: it is in use", m.MountPoint)
 		}
 	}
-	o := &Mounted{Point: m.MountPoint}
+	if len(s.open) >= maxSecureMounts {
+		return fmt.Errorf("secure mount on %s: there are %d already", m.MountPoint, len(s.open))
+	}
+	o := &Mounted{Point: m.MountPoint, request: m}
 	if err := s.mount(ctx, m, o); err != nil {
 		return errors.Join(fmt.Errorf("secure mount on %s: %w", m.MountPoint, err), o.Close())
 	}
@@ -56,6 +76,9 @@ func (s *SecureMounts) Mount(ctx context.Context, m SecureMount) error {
 }
 
 func (s *SecureMounts) mount(ctx context.Context, m SecureMount, o *Mounted) error {
+	if !slices.ContainsFunc(s.Below, func(dir string) bool { return strings.HasPrefix(m.MountPoint, dir+"/") }) {
+		return ErrOutside
+	}
 	device, err := m.device("/sys", "/dev")
 	if err != nil {
 		return err
@@ -68,14 +91,13 @@ func (s *SecureMounts) mount(ctx context.Context, m SecureMount, o *Mounted) err
 	if err != nil {
 		return err
 	}
-	if m.FileSystem {
-		return o.mount()
-	}
-	if err := os.Symlink(o.Device, m.MountPoint); err != nil {
-		return err
-	}
-	o.closers = append(o.closers, func() error { return os.Remove(m.MountPoint) })
-	return nil
+	return o.place(s.Below, m.FileSystem)
+}
+
+// forgetGone closes what its user has unmounted without a word, as kata's agent does with an emptyDir. What a container
+// still has stays for another time.
+func (s *SecureMounts) forgetGone() {
+	s.open = slices.DeleteFunc(s.open, func(o *Mounted) bool { return o.gone() && o.Close() == nil })
 }
 
 func (s *SecureMounts) openVolume(ctx context.Context, m SecureMount, device string, o *Mounted) error {
@@ -95,8 +117,14 @@ func (s *SecureMounts) openVolume(ctx context.Context, m SecureMount, device str
 }
 
 func (s *SecureMounts) openScratch(ctx context.Context, m SecureMount, device string, o *Mounted) error {
+	if !s.Scratch {
+		return ErrNoScratch
+	}
 	f, err := s.maker(m)
 	if err != nil {
+		return err
+	}
+	if err := isDisk("/sys", device); err != nil {
 		return err
 	}
 	name := m.Name
@@ -111,6 +139,19 @@ func (s *SecureMounts) openScratch(ctx context.Context, m SecureMount, device st
 	}
 	o.Device, o.Size, o.closers = v.Path, v.Size, append(o.closers, v.Close)
 	return v.Format(ctx, f)
+}
+
+// isDisk refuses mappings: one that is open and not mounted is somebody's data all the same.
+func isDisk(sys, device string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(device, &st); err != nil {
+		return fmt.Errorf("looking at %s: %w", device, err)
+	}
+	id := fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	if _, err := os.Stat(filepath.Join(sys, "dev/block", id, "dm")); err == nil {
+		return errMapping
+	}
+	return nil
 }
 
 // maker is asked before the device is touched.

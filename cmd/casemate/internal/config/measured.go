@@ -189,7 +189,7 @@ func (m Measured) check() error {
 	if m.Image.Store != "" && m.Scratch != (Scratch{}) {
 		return errors.New("image.store and scratch: want one of them")
 	}
-	return errors.Join(m.Scratch.check(), checkCredentials(m.Credentials), m.Vault.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
+	return errors.Join(m.Scratch.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
 }
 
 // own lists the secrets that the guest fetches for itself.
@@ -289,6 +289,7 @@ func (m Measured) join(o Measured) (Measured, error) {
 	}
 	list("image.insecure_registries", &m.Image.InsecureRegistries, o.Image.InsecureRegistries)
 	list("image.roots", &m.Image.Roots, o.Image.Roots)
+	list("services.secure_mount", &m.Services.SecureMount, o.Services.SecureMount)
 	list("services.rest_resources", &m.Services.RESTResources, o.Services.RESTResources)
 	m.Services.GetToken = m.Services.GetToken || o.Services.GetToken
 	m.Services.RESTToken = m.Services.RESTToken || o.Services.RESTToken

@@ -28,7 +28,7 @@ const (
 // Volume is everything that decides how a volume is read. The disk is the host's, so what is left out here is not
 // taken from the disk: every key but size and header must be set.
 type Volume struct {
-	// Key is kbs:///REPOSITORY/TYPE/TAG or file:///run/casemate/keys/NAME.
+	// Key is kbs:///REPOSITORY/TYPE/TAG, file:///run/casemate/keys/NAME or a sealed secret.
 	Key string `toml:"key"`
 	// Type is "luks2" or "luks1".
 	Type string `toml:"type"`
@@ -55,6 +55,9 @@ var volumeName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 
 func checkVolumes(volumes map[string]Volume) error {
 	for _, name := range slices.Sorted(maps.Keys(volumes)) {
+		if name == MountScratch {
+			return fmt.Errorf("volume %q: the name means scratch", name)
+		}
 		if !volumeName.MatchString(name) {
 			return fmt.Errorf("volume %q: want a name of at most 63 of a-z, 0-9 and ._-", name)
 		}
@@ -69,6 +72,7 @@ func checkVolumes(volumes map[string]Volume) error {
 func (v Volume) check() error {
 	file, isFile := strings.CutPrefix(v.Key, "file://"+VolumeKeyDir+"/")
 	switch {
+	case strings.HasPrefix(v.Key, "sealed."):
 	case !strings.HasPrefix(v.Key, "kbs:///") && (!isFile || file == "" || strings.Contains(file, "/")):
 		return fmt.Errorf("key %q: want kbs:///REPOSITORY/TYPE/TAG or file://%s/NAME", v.Key, VolumeKeyDir)
 	case v.Type == "" || v.Cipher == "":
@@ -83,6 +87,17 @@ func (v Volume) check() error {
 		return errors.New("own_header: want true, or false for a volume that casemate did not make")
 	case v.FS != FSExt4 && v.FS != FSNone:
 		return fmt.Errorf("fs %q: want %q or %q", v.FS, FSExt4, FSNone)
+	}
+	return nil
+}
+
+// checkMounts wants each volume that the data hub may mount to stand in the same
+// file: the measured root does not serve what initdata describes, nor the other way round.
+func (m Measured) checkMounts() error {
+	for _, name := range m.Services.SecureMount {
+		if _, ok := m.Volumes[name]; !ok && name != MountScratch {
+			return fmt.Errorf("services.secure_mount: there is no volume %q", name)
+		}
 	}
 	return nil
 }

@@ -47,6 +47,8 @@ func TestVolumes(t *testing.T) {
 		"no fs":                {edit(`fs = "ext4"`, ""), `fs ""`},
 		"another fs":           {edit(`fs = "ext4"`, `fs = "xfs"`), `fs "xfs"`},
 		"negative offset":      {edit("16777216", "-1"), "offset -1"},
+		"mount of another":     {volumeText + "[services]\nsecure_mount = ['data', 'other']\n", `no volume "other"`},
+		"name that is scratch": {edit("volume.data", "volume.scratch"), "means scratch"},
 		"unknown key":          {edit("own_header", "discards = true\nown_header"), `unknown key "volume.data.discards"`},
 		"another spelling":     {edit("own_header", "Size = 1\nown_header"), "lower case"},
 		"name with a slash":    {edit("volume.data", `volume."a/b"`), "want a name"},
@@ -81,6 +83,7 @@ func TestVolumesFromInitData(t *testing.T) {
 		volumes    int
 	}{
 		"the same":      {volumeText, "", 1},
+		"a mount":       {"[services]\nsecure_mount = ['data', 'scratch']\n", "there is no volume", 0}, // a part is checked by itself
 		"another":       {strings.Replace(volumeText, "volume.data", "volume.more", 1), "", 2},
 		"without a MAC": {strings.Replace(volumeText, "hmac(sha256)", "none", 1), "volume.data is set twice", 0},
 		"another key":   {strings.Replace(volumeText, "volume/data", "volume/evil", 1), "volume.data is set twice", 0},
