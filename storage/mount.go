@@ -82,6 +82,20 @@ func (o *Mounted) Close() error {
 	return nil
 }
 
+// MountVolume opens a volume, as Volumes.Open does, and mounts the ext4 on it on point. On error nothing stays. The
+// caller closes.
+func MountVolume(ctx context.Context, v Volumes, c VolumeConfig, device, point string) (*Mounted, error) {
+	o, err := v.Open(ctx, c, device)
+	if err != nil {
+		return nil, err
+	}
+	m := &Mounted{Point: point, Device: o.Path, Size: o.Size, closers: []func() error{o.Close}}
+	if err := m.mount(); err != nil {
+		return nil, errors.Join(fmt.Errorf("mounting volume %s on %s: %w", c.Name, point, err), m.Close())
+	}
+	return m, nil
+}
+
 // MountScratch opens scratch, lets f make an ext4 on it and mounts that on point. On error nothing stays. The caller
 // closes; nothing on it survives that.
 func MountScratch(ctx context.Context, m Mapper, c ScratchConfig, f Formatter, point string) (*Mounted, error) {

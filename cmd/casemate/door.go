@@ -40,6 +40,7 @@ func openDoor(ctx context.Context, src source, door *agent.Door, p *podParts) (*
 	if err := p.scratch.open(ctx, m, podPlaces()...); err != nil {
 		return nil, park(door, "scratch", "the guest's scratch could not be opened", err)
 	}
+	p.volumes.use(m)
 	p.images.use(m)
 	return m, m.openDoor(door)
 }

@@ -22,9 +22,17 @@ const (
 
 // newExt4 makes ext4 as mkfs.ext4 does with these arguments, of which storage/ext4 takes a closed list.
 func newExt4(mkfsOpts string) (storage.Formatter, error) {
-	o, err := ext4.ParseOptions(mkfsOpts)
+	m, err := ext4With(mkfsOpts)
 	if err != nil {
 		return nil, err
+	}
+	return m, nil
+}
+
+func ext4With(mkfsOpts string) (ext4Maker, error) {
+	o, err := ext4.ParseOptions(mkfsOpts)
+	if err != nil {
+		return ext4Maker{}, err
 	}
 	rand.Read(o.UUID[:])                                            // never fails
 	o.UUID[6], o.UUID[8] = 0x40|o.UUID[6]&0x0f, 0x80|o.UUID[8]&0x3f // RFC 9562, version 4
@@ -33,11 +41,13 @@ func newExt4(mkfsOpts string) (storage.Formatter, error) {
 }
 
 // volumeMaker is the maker of what configuration names as a volume's file system.
-func volumeMaker(fs string) (storage.Formatter, error) {
-	if fs == config.FSNone {
+func volumeMaker(v config.Volume) (storage.Formatter, error) {
+	if v.FS == config.FSNone {
 		return storage.Zeros{}, nil
 	}
-	return newExt4(volumeFS)
+	m, err := ext4With(volumeFS)
+	m.options.RootUID, m.options.RootGID = v.UID, v.GID
+	return m, err
 }
 
 // ext4Maker lays out an empty ext4.

@@ -71,7 +71,7 @@ func withVolume(ctx context.Context, args []string, verb volumeVerb) error {
 // volumeCreate makes the file system that configuration names. Every block that is read before it is written has a
 // valid tag then: without a file system these are all.
 func volumeCreate(ctx context.Context, m *machine, v storage.Volumes, c storage.VolumeConfig, device string) error {
-	f, err := volumeMaker(m.conf.Volumes[c.Name].FS)
+	f, err := volumeMaker(m.conf.Volumes[c.Name])
 	if err != nil {
 		return err
 	}

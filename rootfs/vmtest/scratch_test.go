@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -122,7 +123,10 @@ func (m *podMachine) runOnScratch(t *testing.T, ctx context.Context) {
 
 // destroyWithScratch ends the machine with a container in it: scratch is still undone in order.
 func (m *podMachine) destroyWithScratch(t *testing.T, ctx context.Context) {
-	if _, err := m.DestroySandbox(ctx, &kata.DestroySandboxRequest{}); err != nil {
+	// On a busy host the answer may go down with the machine.
+	limited, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if _, err := m.DestroySandbox(limited, &kata.DestroySandboxRequest{}); err != nil && limited.Err() == nil {
 		t.Error(err)
 	}
 	if err := m.vm.Wait(ctx); err != nil {

@@ -197,6 +197,9 @@ func (m Measured) own() []string {
 	list := []string{m.Image.CredentialsURI, m.Image.PolicyURI, m.Vault.TokenURI}
 	for _, v := range m.Volumes {
 		list = append(list, v.Key)
+		if v.Grant != "" {
+			list = append(list, v.Grant)
+		}
 	}
 	return list
 }
