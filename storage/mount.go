@@ -26,6 +26,7 @@ type Mounted struct {
 	Size    int64  // of the mapping, in bytes
 	request SecureMount
 	closers []func() error
+	flags   uintptr // mountFlags if 0
 }
 
 // mount mounts the ext4 on a mapping, which o remembers.
@@ -38,7 +39,11 @@ func (o *Mounted) mount() error {
 
 // mountOn mounts on a path that leads to the mount point.
 func (o *Mounted) mountOn(path string) error {
-	if err := unix.Mount(o.Device, path, "ext4", mountFlags, mountOptions); err != nil {
+	flags := o.flags
+	if flags == 0 {
+		flags = mountFlags
+	}
+	if err := unix.Mount(o.Device, path, "ext4", flags, mountOptions); err != nil {
 		return fmt.Errorf("mounting: %w", err)
 	}
 	o.closers = append(o.closers, unmounter(o.Point))
@@ -85,11 +90,20 @@ func (o *Mounted) Close() error {
 // MountVolume opens a volume, as Volumes.Open does, and mounts the ext4 on it on point. On error nothing stays. The
 // caller closes.
 func MountVolume(ctx context.Context, v Volumes, c VolumeConfig, device, point string) (*Mounted, error) {
+	return mountVolume(ctx, v, c, device, point, mountFlags)
+}
+
+// MountRoot is MountVolume for the root file system of a container, whose set-uid programs are its own affair.
+func MountRoot(ctx context.Context, v Volumes, c VolumeConfig, device, point string) (*Mounted, error) {
+	return mountVolume(ctx, v, c, device, point, mountFlags&^unix.MS_NOSUID)
+}
+
+func mountVolume(ctx context.Context, v Volumes, c VolumeConfig, device, point string, flags uintptr) (*Mounted, error) {
 	o, err := v.Open(ctx, c, device)
 	if err != nil {
 		return nil, err
 	}
-	m := &Mounted{Point: point, Device: o.Path, Size: o.Size, closers: []func() error{o.Close}}
+	m := &Mounted{Point: point, Device: o.Path, Size: o.Size, closers: []func() error{o.Close}, flags: flags}
 	if err := m.mount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mounting volume %s on %s: %w", c.Name, point, err), m.Close())
 	}

@@ -46,6 +46,7 @@ type Measured struct {
 	TestSNP     TestSNP      `toml:"testsnp"`
 
 	Scratch Scratch `toml:"scratch"`
+	Disk    Disk    `toml:"disk"`
 	// Volumes are the persistent volumes that may be created and opened, by their names.
 	Volumes map[string]Volume `toml:"volume"`
 }
@@ -189,12 +190,12 @@ func (m Measured) check() error {
 	if m.Image.Store != "" && m.Scratch != (Scratch{}) {
 		return errors.New("image.store and scratch: want one of them")
 	}
-	return errors.Join(m.Scratch.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
+	return errors.Join(m.Scratch.check(), m.Disk.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
 }
 
 // own lists the secrets that the guest fetches for itself.
 func (m Measured) own() []string {
-	list := []string{m.Image.CredentialsURI, m.Image.PolicyURI, m.Vault.TokenURI}
+	list := []string{m.Image.CredentialsURI, m.Image.PolicyURI, m.Vault.TokenURI, m.Disk.Key}
 	for _, v := range m.Volumes {
 		list = append(list, v.Key)
 		if v.Grant != "" {
@@ -230,6 +231,9 @@ func (m Measured) Weaknesses() []string {
 		list = append(list, `tee = "tpm": nothing protects the guest's memory from its host`)
 	}
 	list = append(list, volumeWeaknesses(m.Volumes)...)
+	if m.Disk != (Disk{}) {
+		list = append(list, "disk: a disk of this kind has no integrity; whoever holds it can change its blocks unnoticed")
+	}
 	if m.TestSNP.Dir != "" {
 		list = append(list, "testsnp.dir: evidence is signed by a test key, not by a TEE")
 	}
@@ -276,6 +280,8 @@ func (m Measured) join(o Measured) (Measured, error) {
 	text("image.https_proxy", &m.Image.HTTPSProxy, o.Image.HTTPSProxy)
 	text("image.http_proxy", &m.Image.HTTPProxy, o.Image.HTTPProxy)
 	text("image.no_proxy", &m.Image.NoProxy, o.Image.NoProxy)
+	text("disk.workload_id", &m.Disk.WorkloadID, o.Disk.WorkloadID)
+	text("disk.key", &m.Disk.Key, o.Disk.Key)
 	text("vault.url", &m.Vault.URL, o.Vault.URL)
 	text("vault.cert", &m.Vault.Cert, o.Vault.Cert)
 	text("vault.token_uri", &m.Vault.TokenURI, o.Vault.TokenURI)
