@@ -123,6 +123,30 @@ func checkBlank(disk io.ReaderAt, size, offset int64) error {
 	return nil
 }
 
+// Blank reports whether a device reads as one that no volume has been made on: what Create wants. It says nothing about
+// who may make one there.
+func Blank(c VolumeConfig, device string) (bool, error) {
+	disk, err := openBlockDevice(device, os.O_RDONLY)
+	if err != nil {
+		return false, fmt.Errorf("looking at the disk of volume %s: %w", c.Name, err)
+	}
+	size, err := disk.Seek(0, io.SeekEnd)
+	if err == nil && uint64(size) <= c.Expect.Offset {
+		err = fmt.Errorf("%d bytes, want more than the offset %d", size, c.Expect.Offset)
+	}
+	if err == nil {
+		err = checkBlank(disk, size, int64(c.Expect.Offset)) //nolint:gosec // less than size
+	}
+	closed := disk.Close()
+	if errors.Is(err, luks.ErrNotBlank) {
+		return false, closed
+	}
+	if err = errors.Join(err, closed); err != nil {
+		return false, fmt.Errorf("looking at the disk of volume %s: %w", c.Name, err)
+	}
+	return true, nil
+}
+
 func createHeader(c VolumeConfig, disk *os.File, key []byte) (*luks.Volume, error) {
 	if c.Header == "" {
 		return luks.Create(disk, c.Expect.Layout, key, newKeyCost)

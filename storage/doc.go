@@ -12,6 +12,7 @@
 //   - volume.go, create.go: Volumes.Open and Volumes.Create, of which neither ever becomes the other
 //   - key.go: keys from files of one directory; other sources are joined by the caller
 //   - stack.go: the mappings of one device, made from below and removed from above
+//   - mount.go, disk.go: scratch with a file system, mounted; a disk found by its serial number
 //   - superblock.go: what dm-integrity keeps at its start, read as hostile input
 //   - format.go: what may write to a new device, and how
 //   - securemount.go: the block-device options of confidential-data-hub's SecureMount (guest-components 0.21),

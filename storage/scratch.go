@@ -19,9 +19,10 @@ const scratchSectorSize = 4096
 
 // ScratchConfig says where scratch is made.
 type ScratchConfig struct {
-	Name   string           // of the mapping in /dev/mapper; NAME_dif is used too
-	Device string           // absolute path of a block device, the whole of which is used and lost
-	Cipher devmapper.Cipher // one that authenticates: a constant of the image
+	Name    string           // of the mapping in /dev/mapper; NAME_dif is used too
+	Device  string           // absolute path of a block device, the whole of which is used and lost
+	MinSize int64            // of the device, in bytes
+	Cipher  devmapper.Cipher // one that authenticates: a constant of the image
 }
 
 // Scratch is an encrypted and authenticated device whose key is in the kernel alone. Without Format no block of it
@@ -51,7 +52,7 @@ func OpenScratch(ctx context.Context, m Mapper, c ScratchConfig) (*Scratch, erro
 
 // openScratch closes disk, since the kernel wants it for itself.
 func openScratch(ctx context.Context, m Mapper, c ScratchConfig, disk *os.File) (*Scratch, error) {
-	size, err := prepareScratch(disk, c.Cipher)
+	size, err := prepareScratch(disk, c)
 	if err = errors.Join(err, disk.Close(), ctx.Err()); err != nil {
 		return nil, err
 	}
@@ -79,13 +80,16 @@ func openScratch(ctx context.Context, m Mapper, c ScratchConfig, disk *os.File) 
 
 // prepareScratch returns the device's size after clearing the place where the kernel looks for a superblock: only
 // over zeros does it make its own, and never one that the host has written.
-func prepareScratch(disk *os.File, cipher devmapper.Cipher) (int64, error) {
-	if cipher.TagSize() == 0 {
+func prepareScratch(disk *os.File, c ScratchConfig) (int64, error) {
+	if c.Cipher.TagSize() == 0 {
 		return 0, errNoTags
 	}
 	size, err := disk.Seek(0, io.SeekEnd)
 	if err != nil {
 		return 0, fmt.Errorf("reading the device's size: %w", err)
+	}
+	if size < c.MinSize {
+		return 0, fmt.Errorf("the device has %d bytes, want at least %d", size, c.MinSize)
 	}
 	start := make([]byte, superblockRoom)
 	if n, err := disk.ReadAt(start, 0); n < len(start) {

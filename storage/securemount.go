@@ -53,13 +53,14 @@ func ParseSecureMount(volumeType string, options map[string]string, flags []stri
 }
 
 func parseSecureMount(volumeType string, options map[string]string, flags []string, mountPoint string) (SecureMount, error) {
-	m := SecureMount{MountPoint: mountPoint}
+	// kata's agent writes the directory of its image store with a slash at its end.
+	m := SecureMount{MountPoint: strings.TrimSuffix(mountPoint, "/")}
 	switch {
 	case volumeType != volumeTypeBlock:
 		return m, fmt.Errorf("volume type %q, want %q", volumeType, volumeTypeBlock)
 	case len(flags) > 0:
 		return m, fmt.Errorf("flags %q, want none", flags)
-	case !absolute(mountPoint):
+	case !absolute(m.MountPoint):
 		return m, fmt.Errorf("mount point %q, want an absolute path", mountPoint)
 	}
 	for _, name := range slices.Sorted(maps.Keys(options)) {

@@ -213,21 +213,26 @@ func TestSecureMountsUndo(t *testing.T) {
 			return nil
 		}
 	}
-	s := SecureMounts{open: []*mounted{
-		{point: "/a", closers: []func() error{step("a1"), step("a2")}},
-		{point: "/b", closers: []func() error{step("b1"), step("b2")}},
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	if err := errors.Join(os.Symlink("x", a), os.Symlink("x", b)); err != nil {
+		t.Fatal(err)
+	}
+	s := SecureMounts{open: []*Mounted{
+		{Point: a, closers: []func() error{step("a1"), step("a2")}},
+		{Point: b, closers: []func() error{step("b1"), step("b2")}},
 	}}
 	if err := s.Close("/c"); err == nil {
 		t.Error("closing what is not there: no error")
 	}
-	if err := s.Mount(t.Context(), SecureMount{MountPoint: "/a"}); err == nil || !strings.Contains(err.Error(), "in use") {
+	if err := s.Mount(t.Context(), SecureMount{MountPoint: a}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a second mount: got %v", err)
 	}
 	if err := s.CloseAll(); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("got %v", err)
 	}
 	busy = false
-	if err := s.Close("/a"); err != nil {
+	if err := s.Close(a); err != nil {
 		t.Error(err)
 	}
 	if err := s.CloseAll(); err != nil || strings.Join(log, " ") != "b2 b1 a2 a1" {
@@ -241,16 +246,23 @@ func TestSecureMountsRefuse(t *testing.T) {
 	if err := os.WriteFile(path, []byte{1}, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := SecureMounts{Volumes: Volumes{newMapper(t), newSecret()}, Cipher: devmapper.AESXTSHMACSHA256}
+	points := t.TempDir()
+	s := SecureMounts{Volumes: Volumes{newMapper(t), newSecret()}, Cipher: devmapper.AESXTSHMACSHA256, Below: []string{points}}
 	for name, tt := range map[string]struct {
 		m  SecureMount
 		is error
 	}{
+		"outside":                       {SecureMount{FileSystem: true, MountPoint: points + "-2/m"}, ErrOutside},
+		"the directory itself":          {SecureMount{FileSystem: true, MountPoint: points}, ErrOutside},
+		"scratch where none is served":  {SecureMount{FileSystem: true, Name: "unserved"}, ErrNoScratch},
 		"volume that is not configured": {SecureMount{Encrypted: true, Key: "kbs:///a/b/c"}, ErrNotMeasured},
 		"no maker of file systems":      {SecureMount{FileSystem: true}, errNoMaker},
 		"options of mkfs":               {SecureMount{FileSystem: true, MkfsOpts: "-O encrypt"}, nil},
 	} {
-		tt.m.DevicePath, tt.m.MountPoint = path, filepath.Join(t.TempDir(), "m")
+		if tt.m.MountPoint == "" {
+			tt.m.MountPoint = filepath.Join(points, "m")
+		}
+		tt.m.DevicePath, s.Scratch = path, tt.m.Name != "unserved"
 		s.MakeExt4 = nil
 		if tt.is == nil {
 			s.MakeExt4 = func(opts string) (Formatter, error) { return nil, errors.New(opts + " is not served") }

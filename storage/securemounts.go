@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,101 +25,107 @@ import (
 // one after another.
 type SecureMounts struct {
 	Volumes  Volumes
-	Measured []VolumeConfig   // the volumes that a request may name
-	Cipher   devmapper.Cipher // of scratch: a constant of the image
+	Measured []VolumeConfig // the volumes that a request may name
+	// Scratch allows requests for new scratch, which destroy what their device holds.
+	Scratch bool
+	Cipher  devmapper.Cipher // of scratch: a constant of the image
+	Below   []string         // absolute directories that exist, in which mount points may lie
 	// MakeExt4 returns the maker of a new file system, or refuses the arguments of mkfs.ext4 that it is asked for with.
 	// Nil refuses requests for one.
 	MakeExt4 func(mkfsOpts string) (Formatter, error)
 
 	mu   sync.Mutex
-	open []*mounted
+	open []*Mounted
 }
 
-// mounted is a request that was carried out: closers are to be called from the last to the first.
-type mounted struct {
-	point   string
-	closers []func() error
-}
+// maxSecureMounts bounds what requests can keep open.
+const maxSecureMounts = 64
 
-var errNoMaker = errors.New("there is no maker of file systems")
-
-// mountFlags: blocks are authenticated, but a tenant's data is still no place for devices or set-uid programs.
-const mountFlags = unix.MS_NOATIME | unix.MS_NODEV | unix.MS_NOSUID
-
-// mountOptions make a file system read-only once a block of its own structures does not read: what the host has changed
-// below must not lead to writes that are based on it.
-const mountOptions = "errors=remount-ro"
+var (
+	errNoMaker = errors.New("there is no maker of file systems")
+	errMapping = errors.New("the device is a mapping: scratch takes the place of disks alone")
+	// ErrNoScratch is wrapped when a request for scratch comes where measured configuration does not serve them.
+	ErrNoScratch = errors.New("new scratch is not served")
+)
 
 // Mount serves a request. An existing volume is opened, never formatted; a device for scratch is formatted, and its
-// earlier content is lost: whether the request may say so is for the caller's policy. The mount point's directory
-// is made if need be; as a link it must not exist. On error all of it is undone.
+// earlier content is lost. The mount point's directory is made if need be; as a link it must not exist. A request that
+// comes a second time while the first is mounted is done already: kata's agent sends the one for its image store with
+// every container. On error all of it is undone.
 func (s *SecureMounts) Mount(ctx context.Context, m SecureMount) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.forgetGone()
 	for _, o := range s.open {
-		if o.point == m.MountPoint {
+		if o.Point == m.MountPoint && o.request == m && m.FileSystem && !o.gone() {
+			return nil
+		}
+		if o.Point == m.MountPoint {
 			return fmt.Errorf("secure mount on %s: it is in use", m.MountPoint)
 		}
 	}
-	o := &mounted{point: m.MountPoint}
+	if len(s.open) >= maxSecureMounts {
+		return fmt.Errorf("secure mount on %s: there are %d already", m.MountPoint, len(s.open))
+	}
+	o := &Mounted{Point: m.MountPoint, request: m}
 	if err := s.mount(ctx, m, o); err != nil {
-		return errors.Join(fmt.Errorf("secure mount on %s: %w", m.MountPoint, err), o.close())
+		return errors.Join(fmt.Errorf("secure mount on %s: %w", m.MountPoint, err), o.Close())
 	}
 	s.open = append(s.open, o)
 	return nil
 }
 
-func (s *SecureMounts) mount(ctx context.Context, m SecureMount, o *mounted) error {
+func (s *SecureMounts) mount(ctx context.Context, m SecureMount, o *Mounted) error {
+	if !slices.ContainsFunc(s.Below, func(dir string) bool { return strings.HasPrefix(m.MountPoint, dir+"/") }) {
+		return ErrOutside
+	}
 	device, err := m.device("/sys", "/dev")
 	if err != nil {
 		return err
 	}
-	var mapped string
 	if m.Encrypted {
-		mapped, err = s.openVolume(ctx, m, device, o)
+		err = s.openVolume(ctx, m, device, o)
 	} else {
-		mapped, err = s.openScratch(ctx, m, device, o)
+		err = s.openScratch(ctx, m, device, o)
 	}
 	if err != nil {
 		return err
 	}
-	if !m.FileSystem {
-		if err := os.Symlink(mapped, m.MountPoint); err != nil {
-			return err
-		}
-		o.closers = append(o.closers, func() error { return os.Remove(m.MountPoint) })
-		return nil
-	}
-	if err := os.MkdirAll(m.MountPoint, 0o755); err != nil {
-		return err
-	}
-	if err := unix.Mount(mapped, m.MountPoint, "ext4", mountFlags, mountOptions); err != nil {
-		return fmt.Errorf("mounting: %w", err)
-	}
-	o.closers = append(o.closers, func() error { return unix.Unmount(m.MountPoint, unix.UMOUNT_NOFOLLOW) })
-	return nil
+	return o.place(s.Below, m.FileSystem)
 }
 
-func (s *SecureMounts) openVolume(ctx context.Context, m SecureMount, device string, o *mounted) (string, error) {
+// forgetGone closes what its user has unmounted without a word, as kata's agent does with an emptyDir. What a container
+// still has stays for another time.
+func (s *SecureMounts) forgetGone() {
+	s.open = slices.DeleteFunc(s.open, func(o *Mounted) bool { return o.gone() && o.Close() == nil })
+}
+
+func (s *SecureMounts) openVolume(ctx context.Context, m SecureMount, device string, o *Mounted) error {
 	c, err := m.VolumeOf(s.Measured)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if m.Name != "" {
 		c.Name = m.Name
 	}
 	v, err := s.Volumes.Open(ctx, c, device)
 	if err != nil {
-		return "", err
+		return err
 	}
-	o.closers = append(o.closers, v.Close)
-	return v.Path, nil
+	o.Device, o.Size, o.closers = v.Path, v.Size, append(o.closers, v.Close)
+	return nil
 }
 
-func (s *SecureMounts) openScratch(ctx context.Context, m SecureMount, device string, o *mounted) (string, error) {
+func (s *SecureMounts) openScratch(ctx context.Context, m SecureMount, device string, o *Mounted) error {
+	if !s.Scratch {
+		return ErrNoScratch
+	}
 	f, err := s.maker(m)
 	if err != nil {
-		return "", err
+		return err
+	}
+	if err := isDisk("/sys", device); err != nil {
+		return err
 	}
 	name := m.Name
 	if name == "" {
@@ -128,10 +135,23 @@ func (s *SecureMounts) openScratch(ctx context.Context, m SecureMount, device st
 	}
 	v, err := OpenScratch(ctx, s.Volumes.Mapper, ScratchConfig{Name: name, Device: device, Cipher: s.Cipher})
 	if err != nil {
-		return "", err
+		return err
 	}
-	o.closers = append(o.closers, v.Close)
-	return v.Path, v.Format(ctx, f)
+	o.Device, o.Size, o.closers = v.Path, v.Size, append(o.closers, v.Close)
+	return v.Format(ctx, f)
+}
+
+// isDisk refuses mappings: one that is open and not mounted is somebody's data all the same.
+func isDisk(sys, device string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(device, &st); err != nil {
+		return fmt.Errorf("looking at %s: %w", device, err)
+	}
+	id := fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	if _, err := os.Stat(filepath.Join(sys, "dev/block", id, "dm")); err == nil {
+		return errMapping
+	}
+	return nil
 }
 
 // maker is asked before the device is touched.
@@ -154,8 +174,8 @@ func (s *SecureMounts) Close(mountPoint string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, o := range s.open {
-		if o.point == mountPoint {
-			if err := o.close(); err != nil {
+		if o.Point == mountPoint {
+			if err := o.Close(); err != nil {
 				return fmt.Errorf("closing the secure mount on %s: %w", mountPoint, err)
 			}
 			s.open = append(s.open[:i], s.open[i+1:]...)
@@ -170,27 +190,15 @@ func (s *SecureMounts) CloseAll() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []error
-	var stay []*mounted
+	var stay []*Mounted
 	for i := len(s.open) - 1; i >= 0; i-- {
-		if err := s.open[i].close(); err != nil {
-			all = append(all, fmt.Errorf("closing the secure mount on %s: %w", s.open[i].point, err))
-			stay = append([]*mounted{s.open[i]}, stay...)
+		if err := s.open[i].Close(); err != nil {
+			all = append(all, fmt.Errorf("closing the secure mount on %s: %w", s.open[i].Point, err))
+			stay = append([]*Mounted{s.open[i]}, stay...)
 		}
 	}
 	s.open = stay
 	return errors.Join(all...)
-}
-
-// close stops at the first step that fails: what comes after it is in use.
-func (o *mounted) close() error {
-	for len(o.closers) > 0 {
-		last := len(o.closers) - 1
-		if err := o.closers[last](); err != nil {
-			return err
-		}
-		o.closers = o.closers[:last]
-	}
-	return nil
 }
 
 // maxUevent caps what the kernel says about a device, in bytes: a page of sysfs.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,7 +45,7 @@ func deviceNumber(t *testing.T, path string) string {
 
 func secureMounts(c *devmapper.Control) *SecureMounts {
 	return &SecureMounts{
-		Volumes: volumes(c), Measured: []VolumeConfig{layouts["hmac"]}, Cipher: devmapper.AESXTSHMACSHA256,
+		Volumes: volumes(c), Measured: []VolumeConfig{layouts["hmac"]}, Scratch: true, Below: []string{os.TempDir()}, Cipher: devmapper.AESXTSHMACSHA256,
 		MakeExt4: func(string) (Formatter, error) { return ext4Image{}, nil },
 	}
 }
@@ -93,8 +94,13 @@ func TestVMSecureMountScratch(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(point, "file"), content, 0o600); err != nil {
 		t.Error(err)
 	}
-	if err := mountRequest(t, s, options, point); err == nil {
-		t.Error("a second mount on the same path")
+	if err := mountRequest(t, s, options, point); err != nil {
+		t.Errorf("the same request once more: %v", err)
+	}
+	other := maps.Clone(options)
+	other["mkfsOpts"] = "-m 0"
+	if err := mountRequest(t, s, other, point); err == nil {
+		t.Error("another request for the same path")
 	}
 	if err := mountRequest(t, s, options, point+"2"); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("a second mount of the device: %v", err)

@@ -74,8 +74,14 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 		}
 		e.undo = append(e.undo, release)
 	}
+	if err := s.openDisks(ctx, p, e); err != nil {
+		return err
+	}
 	spec, err := p.spec(box.namespaces)
 	if err != nil {
+		return err
+	}
+	if err := p.addVolumes(spec); err != nil {
 		return err
 	}
 	if s.cfg.Admit != nil && !p.pause {
@@ -88,6 +94,9 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 	policy := container.Policy{
 		MountSources:   []string{filepath.Join(s.cfg.Dir, "shared", "containers"), filepath.Join(s.cfg.Dir, "sandbox")},
 		JoinNamespaces: box.namespaces.shared(),
+	}
+	for _, v := range p.opened {
+		policy.MountSources = append(policy.MountSources, v.Dir)
 	}
 	c, err := s.cfg.Runtime.Create(ctx, p.id, container.Bundle{Dir: dir, Spec: spec, Policy: policy}, e.streams.stdio())
 	if errors.Is(err, container.ErrRefused) {

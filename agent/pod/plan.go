@@ -31,9 +31,11 @@ type plan struct {
 	pause    bool
 	sharePID bool
 	volumes  []volumeOptions
+	disks    []disk
 	oci      *kata.Spec
 
 	imageProcess specs.Process // once the image is there
+	opened       []*Volume     // once they are open
 }
 
 func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
@@ -50,8 +52,6 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 	switch {
 	case p.oci == nil || p.oci.GetProcess() == nil || p.oci.GetRoot() == nil || p.oci.GetLinux() == nil:
 		return nil, fail(codes.InvalidArgument, "the request has no process, root or linux section")
-	case len(req.GetDevices()) > 0:
-		return nil, refused("devices: devices of the host are not passed on")
 	case len(req.GetSharedMounts()) > 0:
 		return nil, refused("shared-mounts: containers do not share mounts")
 	case req.GetStringUser() != nil:
@@ -60,6 +60,10 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 		return nil, refused("passfd: streams go through requests")
 	case len(req.GetStorages()) > maxStorages:
 		return nil, fail(codes.InvalidArgument, "%d storages, at most %d", len(req.GetStorages()), maxStorages)
+	}
+	var err error
+	if p.disks, err = s.parseDisks(req.GetDevices()); err != nil {
+		return nil, err
 	}
 	for _, st := range req.GetStorages() {
 		switch st.GetDriver() {
@@ -83,6 +87,9 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 		p.pause, p.image = isSandbox(st), st.GetSource()
 	}
 	if p.pause {
+		if len(p.disks) > 0 {
+			return nil, refused("devices: the pause container has none")
+		}
 		p.image = ""
 	} else if p.image == "" {
 		return nil, refused("image: the root file system is an image that the guest pulls")

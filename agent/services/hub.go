@@ -23,6 +23,8 @@ type Hub struct {
 	LayerKeys keyproviderpb.TTRPCKeyProviderServiceService
 	// Images may be nil: then PullImage is refused.
 	Images Images
+	// Mounts may be nil: then SecureMount is refused.
+	Mounts Mounts
 	// Log gets the reasons that clients are not told. Must not be nil.
 	Log *slog.Logger
 }
@@ -62,9 +64,16 @@ var (
 	errNoImages = errors.New("images are not pulled for callers of this socket")
 )
 
-// SecureMount is refused.
-func (h *Hub) SecureMount(context.Context, *pb.SecureMountRequest) (*pb.SecureMountResponse, error) {
-	return nil, &failure{"secure mount failed: SecureMount is not supported", errNoMount}
+// SecureMount mounts where a Mounts is given. Whether the mount stands is what the answer says: an error is never
+// success with nothing mounted.
+func (h *Hub) SecureMount(ctx context.Context, in *pb.SecureMountRequest) (*pb.SecureMountResponse, error) {
+	if h.Mounts == nil {
+		return nil, &failure{"secure mount failed: SecureMount is not supported", errNoMount}
+	}
+	if err := h.Mounts.SecureMount(ctx, in.VolumeType, in.Options, in.Flags, in.MountPoint); err != nil {
+		return nil, &failure{"secure mount failed", err}
+	}
+	return &pb.SecureMountResponse{}, nil
 }
 
 // PullImage pulls where an Images is given.

@@ -56,6 +56,12 @@ type Unsealer interface {
 	Unseal(ctx context.Context, text []byte) ([]byte, error)
 }
 
+// Mounts maps and mounts encrypted devices for callers of the data hub.
+type Mounts interface {
+	// SecureMount does what a request says, all of it, or refuses it.
+	SecureMount(ctx context.Context, volumeType string, options map[string]string, flags []string, mountPoint string) error
+}
+
 // Images pulls an image for a caller of the data hub.
 type Images interface {
 	// PullImage makes the image's root file system at bundlePath and returns the

@@ -164,6 +164,9 @@ func TestHubRefusals(t *testing.T) {
 		return err
 	}
 	_, mount := cdh.NewTTRPCSecureMountServiceClient(hub).SecureMount(t.Context(), &cdh.SecureMountRequest{})
+	mounting := newHub(broker)
+	mounting.Mounts = noMounts{}
+	_, refused := cdh.NewTTRPCSecureMountServiceClient(dial(t, mounting.Serve)).SecureMount(t.Context(), &cdh.SecureMountRequest{})
 	_, pull := cdh.NewTTRPCImagePullServiceClient(hub).PullImage(t.Context(), &cdh.ImagePullRequest{ImageUrl: "x"})
 	for name, c := range map[string]struct {
 		err  error
@@ -173,6 +176,7 @@ func TestHubRefusals(t *testing.T) {
 		"resource of a file":         {get(hub, "file:///etc/shadow"), "[CDH] [ERROR]: get resource failed"},
 		"unsigned secret":            {unseal(hub, "sealed.fakejwsheader.e30.fakesignature"), "[CDH] [ERROR]: unseal secret failed"},
 		"mount":                      {mount, "SecureMount is not supported"},
+		"mount, with a secret":       {refused, "[CDH] [ERROR]: secure mount failed"},
 		"pull":                       {pull, "Failed to pull image"},
 		"panic":                      {get(bad, "kbs:///a/b/c"), "[CDH] [ERROR]: internal error"},
 		"secret in the reason":       {unseal(bad, "x"), "[CDH] [ERROR]: unseal secret failed"},
@@ -181,6 +185,13 @@ func TestHubRefusals(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", name, c.err, c.want)
 		}
 	}
+}
+
+// noMounts fails with what no client may read.
+type noMounts struct{}
+
+func (noMounts) SecureMount(context.Context, string, map[string]string, []string, string) error {
+	return errors.New(canary)
 }
 
 func TestAgent(t *testing.T) {

@@ -43,7 +43,7 @@ func runAgent(ctx context.Context, args []string) error {
 	opened := make(chan struct{})
 	go func() {
 		defer close(opened)
-		if _, err := openDoor(ctx, o.source(), door, p.images); err != nil {
+		if _, err := openDoor(ctx, o.source(), door, p); err != nil {
 			fmt.Fprintf(os.Stderr, "casemate agent: %v\n", err)
 		}
 	}()

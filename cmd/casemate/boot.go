@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -62,7 +63,7 @@ func boot(ctx context.Context) {
 	if err == nil {
 		console.Print(state, text)
 		if p != nil {
-			go openBootDoor(life, console, log, door, p.images)
+			go openBootDoor(life, console, log, door, p)
 		}
 		err = server.Serve(life, l)
 	}
@@ -98,13 +99,13 @@ func setUp(console *guest.Console, door *agent.Door) (state, text string) {
 // openBootDoor opens the door as the measured configuration says. An image without
 // one serves nobody: its door stays closed. What fails here tells of the measured
 // image, of initdata and of the report, which the host has made or can read.
-func openBootDoor(ctx context.Context, console *guest.Console, log *slog.Logger, door *agent.Door, images *podImages) {
+func openBootDoor(ctx context.Context, console *guest.Console, log *slog.Logger, door *agent.Door, p *podParts) {
 	if _, err := os.Lstat(config.DefaultPath); errors.Is(err, fs.ErrNotExist) {
 		console.Print("absent", config.DefaultPath+": the door stays closed")
 		return
 	}
 	// The steps are not for the console: later ones may name what the relying party said.
-	m, err := openDoor(ctx, source{config: config.DefaultPath, steps: steps{io.Discard}, log: log}, door, images)
+	m, err := openDoor(ctx, source{config: config.DefaultPath, steps: steps{io.Discard}, log: log}, door, p)
 	if m != nil {
 		for _, w := range m.conf.Weaknesses() {
 			console.Print("weak", w)
@@ -114,6 +115,9 @@ func openBootDoor(ctx context.Context, console *guest.Console, log *slog.Logger,
 		console.Print("failed", err.Error())
 		console.Print("parked", failed.reason.String())
 		return
+	}
+	if size := p.scratch.size(); size > 0 {
+		console.Print("scratch", fmt.Sprintf("%d MiB for layers and what containers write", size>>20))
 	}
 	console.Print("open", "initdata and its policy were accepted")
 }

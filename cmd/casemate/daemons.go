@@ -142,7 +142,7 @@ func runDataHub(ctx context.Context, args []string) error {
 	return m.serveHub(ctx, hubSocket)
 }
 
-func (m *machine) serveHub(ctx context.Context, address string) error {
+func (m *machine) serveHub(ctx context.Context, address string) (err error) {
 	var client *kbs.Client
 	var keys keyprovider.KeySource = noKBS{}
 	if m.conf.KBS.URL != "" {
@@ -155,11 +155,11 @@ func (m *machine) serveHub(ctx context.Context, address string) error {
 		defer cache.Clear()
 		keys = cache
 	}
-	h, images, err := m.hub(client, keys)
+	h, end, err := m.hub(client, keys)
 	if err != nil {
 		return err
 	}
-	defer images.Close()
+	defer func() { err = errors.Join(err, end()) }()
 	if err := m.writeCredentials(ctx, h.Resources, config.CredentialDir); err != nil {
 		return err
 	}

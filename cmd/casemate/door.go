@@ -30,14 +30,18 @@ func park(door *agent.Door, code, phrase string, err error) error {
 }
 
 // openDoor checks initdata against the TEE's report and opens the door with the policy
-// in it. Whatever fails parks the door, a *doorError: there is no second attempt with
+// in it, with the pod's files on scratch. Whatever fails parks the door, a *doorError: there is no second attempt with
 // less.
-func openDoor(ctx context.Context, src source, door *agent.Door, images *podImages) (*machine, error) {
+func openDoor(ctx context.Context, src source, door *agent.Door, p *podParts) (*machine, error) {
 	m, err := src.open(ctx)
 	if err != nil {
 		return nil, park(door, "initdata", "the guest's configuration or initdata was not accepted", err)
 	}
-	images.use(m)
+	if err := p.scratch.open(ctx, m, podPlaces()...); err != nil {
+		return nil, park(door, "scratch", "the guest's scratch could not be opened", err)
+	}
+	p.volumes.use(m)
+	p.images.use(m)
 	return m, m.openDoor(door)
 }
 

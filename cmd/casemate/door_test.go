@@ -78,7 +78,7 @@ func TestDoorFollowsInitData(t *testing.T) {
 		})
 	}
 	door := new(agent.Door)
-	if _, err := openDoor(t.Context(), options{config: "/nonexistent", quiet: true}.source(), door, newPodImages(t.TempDir())); err == nil {
+	if _, err := openDoor(t.Context(), options{config: "/nonexistent", quiet: true}.source(), door, &podParts{images: newPodImages(t.TempDir()), volumes: new(podVolumes)}); err == nil {
 		t.Error("no configuration, and no error")
 	}
 	p, err := (&machine{steps: steps{io.Discard}}).agentPolicy()

@@ -129,6 +129,7 @@ func verbs() []verb {
 		{"explain", "attestation [--transcript F] [--audit F]", "print what the last handshake sent and why it was denied", runExplain},
 		{"doctor", "[PLATFORM]", "print what proves firmware, kernel, agent and initdata here, and who signs it", runDoctor},
 		{"volume", "create|open|close …", "make, map or unmap an encrypted volume that configuration names", runVolume},
+		{"disk", "run [--tty] DEV", "attest, unlock a disk of buildah mkcw and run its program", runDisk},
 		{"serve", "", "serve the key provider, the attestation agent, the data hub and REST as configured", runServe},
 		{"version", "", "print the version", runVersion},
 	}

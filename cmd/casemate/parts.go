@@ -29,6 +29,7 @@ type machine struct {
 	initdata []byte  // verbatim, nil when there is none
 	rego     *string // initdata's policy.rego, nil when there is none
 	events   *eventlog.Log
+	scratch  scratch // open while run runs
 	// transcript is where the last handshake is written down; "" is nowhere.
 	transcript string
 	steps      steps

@@ -35,6 +35,14 @@ type podParts struct {
 	service *pod.Service
 	runtime *container.Runtime
 	images  *podImages
+	scratch scratch
+	volumes *podVolumes
+}
+
+// podPlaces are the pod's files that may be large: layers, what containers write, and their volumes that are not of
+// memory.
+func podPlaces() []place {
+	return []place{{"image", podStore, 0o700}, {"pod", pod.DefaultDir, 0o755}}
 }
 
 // openPod prepares the service that makes containers. It has no image to run before
@@ -48,15 +56,15 @@ func openPod(c podConfig) (*podParts, error) {
 	if err != nil {
 		return nil, err
 	}
-	images := newPodImages(podStore)
+	images, volumes := newPodImages(podStore), new(podVolumes)
 	service, err := pod.New(pod.Config{
-		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Admit: images.admit, Begun: agent.Begun,
+		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: volumes, Admit: images.admit, Begun: agent.Begun,
 		Pause: program, Version: version.Number, Init: c.init, Shutdown: c.shutdown, Log: c.log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, runtime.Close(context.Background()))
 	}
-	return &podParts{service: service, runtime: runtime, images: images}, nil
+	return &podParts{service: service, runtime: runtime, images: images, volumes: volumes}, nil
 }
 
 // admit asks of a container that it does what its image says, unless the tenant's
@@ -71,5 +79,5 @@ func (p *podImages) admit(image, requested *specs.Process) error {
 func (p *podParts) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupTime)
 	defer cancel()
-	return errors.Join(p.service.Close(ctx), p.runtime.Close(ctx), p.images.Close())
+	return errors.Join(p.service.Close(ctx), p.runtime.Close(ctx), p.images.Close(), p.volumes.close(), p.scratch.close())
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/casemate/casemate/agent/container"
+	"github.com/casemate/casemate/cmd/casemate/internal/config"
 	"github.com/casemate/casemate/imagepull"
 	"github.com/casemate/casemate/keyprovider"
 )
@@ -43,6 +44,10 @@ func runRun(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := m.scratch.open(ctx, m); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.scratch.close()) }()
 	dir, err := m.workDir()
 	if err != nil {
 		return err
@@ -64,7 +69,13 @@ func runRun(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, bundle.Close()) }()
-	return m.contain(ctx, started{ID: "run-" + filepath.Base(dir), Image: image, Digest: img.Manifest.String()}, bundle)
+	volumes := new(podVolumes)
+	defer func() { err = errors.Join(err, volumes.close()) }()
+	policy, err := volumes.forRun(ctx, m, bundle)
+	if err != nil {
+		return err
+	}
+	return m.contain(ctx, started{ID: "run-" + filepath.Base(dir), Image: image, Digest: img.Manifest.String()}, bundle, policy)
 }
 
 // commandLine is what replaces the image's Cmd; nil keeps it.
@@ -81,7 +92,13 @@ func commandLine(rest []string) []string {
 // workDir is this run's own place in the store: a store has one user at a time.
 func (m *machine) workDir() (string, error) {
 	base := m.conf.Image.Store
-	if base == "" {
+	switch {
+	case m.conf.Scratch != config.Scratch{}:
+		if m.scratch.size() == 0 {
+			return "", errors.New("making the image store: scratch is configured, which agent and run open; memory does not take its place")
+		}
+		base = scratchPoint
+	case base == "":
 		base = defaultStore
 	}
 	if err := os.MkdirAll(base, 0o700); err != nil {
@@ -130,7 +147,7 @@ func (m *machine) pull(ctx context.Context, image, store string) (_ *imagepull.P
 }
 
 // contain runs a bundle to its end and returns an exitStatus unless that is 0.
-func (m *machine) contain(ctx context.Context, what started, bundle *imagepull.Bundle) (err error) {
+func (m *machine) contain(ctx context.Context, what started, bundle *imagepull.Bundle, policy container.Policy) (err error) {
 	runtime, err := container.New(container.Config{Root: stateDir, Log: m.log})
 	if err != nil {
 		return err
@@ -141,7 +158,7 @@ func (m *machine) contain(ctx context.Context, what started, bundle *imagepull.B
 
 	var c *container.Container
 	err = m.steps.do("create and start the container", func() error {
-		c, err = runtime.Create(ctx, what.ID, container.Bundle{Dir: bundle.Dir, Spec: bundle.Spec, Policy: bundlePolicy()}, container.Stdio{
+		c, err = runtime.Create(ctx, what.ID, container.Bundle{Dir: bundle.Dir, Spec: bundle.Spec, Policy: policy}, container.Stdio{
 			Stdin: os.Stdin, Stdout: keepOpen{os.Stdout}, Stderr: keepOpen{os.Stderr},
 		})
 		if err != nil {
@@ -189,10 +206,6 @@ func waitOrStop(ctx context.Context, c *container.Container) (container.Exit, er
 	}
 	return c.Wait(context.WithoutCancel(ctx))
 }
-
-// bundlePolicy is what a standalone container may have beyond the defaults: the
-// network namespace of the guest, which is shared without being asked for.
-func bundlePolicy() container.Policy { return container.Policy{} }
 
 // keepOpen passes output on to a file that outlives the container.
 type keepOpen struct{ io.Writer }

@@ -29,7 +29,7 @@ type part struct {
 // runServe serves the guest's sockets for other tools until it is asked to end: the
 // ocicrypt key provider that skopeo, containerd and podman call, and what
 // guest-components' three daemons serve.
-func runServe(ctx context.Context, args []string) error {
+func runServe(ctx context.Context, args []string) (err error) {
 	o, _, err := parse(args, 0, 0, nil)
 	if err != nil {
 		return err
@@ -52,11 +52,11 @@ func runServe(ctx context.Context, args []string) error {
 		return err
 	}
 	defer stop()
-	hub, images, err := m.hub(client, keys)
+	hub, end, err := m.hub(client, keys)
 	if err != nil {
 		return err
 	}
-	defer images.Close()
+	defer func() { err = errors.Join(err, end()) }()
 	if err := m.writeCredentials(ctx, hub.Resources, config.CredentialDir); err != nil {
 		return err
 	}
@@ -99,8 +99,8 @@ func (m *machine) unwrap(keys keyprovider.KeySource) *keyprovider.UnwrapService 
 }
 
 // hub is the data hub over client, nil where no KBS is configured, with keys for layers.
-// The caller closes images when nobody asks the hub any more.
-func (m *machine) hub(client *kbs.Client, keys keyprovider.KeySource) (hub *services.Hub, images *hubImages, err error) {
+// The caller calls end when nobody asks the hub any more.
+func (m *machine) hub(client *kbs.Client, keys keyprovider.KeySource) (hub *services.Hub, end func() error, err error) {
 	var secrets keyprovider.KeySource = noKBS{}
 	if client != nil {
 		secrets = client
@@ -109,8 +109,9 @@ func (m *machine) hub(client *kbs.Client, keys keyprovider.KeySource) (hub *serv
 	if err != nil {
 		return nil, nil, err
 	}
-	images = &hubImages{m: m, client: client, keys: keys}
-	return &services.Hub{Resources: secrets, Sealed: sealed, LayerKeys: m.unwrap(keys), Images: images, Log: m.log}, images, nil
+	images, mounts := &hubImages{m: m, client: client, keys: keys}, &hubMounts{m: m, keys: volumeKeys{secrets, sealed}}
+	end = func() error { return errors.Join(images.Close(), mounts.Close()) }
+	return &services.Hub{Resources: secrets, Sealed: sealed, LayerKeys: m.unwrap(keys), Images: images, Mounts: mounts, Log: m.log}, end, nil
 }
 
 // agent is the attestation agent with what measured configuration adds to it. The

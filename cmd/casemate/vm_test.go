@@ -22,7 +22,7 @@ import (
 )
 
 // volumeFile is a measured configuration with the volume data at an offset.
-func volumeFile(t *testing.T, offset int) string {
+func volumeFile(t *testing.T, offset int, fs string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "casemate.toml")
 	text := fmt.Sprintf(`tee = "sample"
@@ -34,7 +34,8 @@ integrity = "hmac(sha256)"
 sector_size = 4096
 offset = %d
 own_header = true
-`, config.VolumeKeyDir, offset)
+fs = %q
+`, config.VolumeKeyDir, offset, fs)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -77,9 +78,9 @@ func block(path string, write []byte) ([]byte, error) {
 	return b, errors.Join(err, f.Sync(), f.Close())
 }
 
-// TestVMVolumeVerbs makes, opens, uses and closes a volume as a person does, with a key file.
-func TestVMVolumeVerbs(t *testing.T) {
-	const disk = "/dev/vda"
+// blankWithKey zeroes the start of a disk, as a new one is, and writes the key file of volumeFile.
+func blankWithKey(t *testing.T, disk string) {
+	t.Helper()
 	blank, err := os.OpenFile(disk, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -95,8 +96,47 @@ func TestVMVolumeVerbs(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.Remove(key) })
+}
+
+// TestVMVolumeFileSystem: create makes the file system that configuration names, which keeps a file from one opening
+// to the next.
+func TestVMVolumeFileSystem(t *testing.T) {
+	const disk = "/dev/vdc"
+	blankWithKey(t, disk)
+	file, point := volumeFile(t, 1<<20, config.FSExt4), t.TempDir()
+	if _, err := volume(t, "create", "--config", file, "data", disk); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 {
+		if _, err := volume(t, "open", "--config", file, "data", disk); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("/dev/mapper/data", point, "ext4", 0, "errors=remount-ro"); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			if err := os.WriteFile(filepath.Join(point, "file"), []byte("kept"), 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+		if got, err := os.ReadFile(filepath.Join(point, "file")); err != nil || string(got) != "kept" {
+			t.Errorf("round %d: %q, %v", i, got, err)
+		}
+		if err := unix.Unmount(point, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := volume(t, "close", "data"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestVMVolumeVerbs makes, opens, uses and closes a volume as a person does, with a key file.
+func TestVMVolumeVerbs(t *testing.T) {
+	const disk = "/dev/vda"
+	blankWithKey(t, disk)
 	const offset = 1 << 20
-	file := volumeFile(t, offset)
+	file := volumeFile(t, offset, config.FSNone)
 	if _, err := volume(t, "open", "--config", file, "data", disk); err == nil {
 		t.Error("a blank disk opened")
 	}
@@ -130,7 +170,7 @@ func TestVMVolumeVerbs(t *testing.T) {
 	if _, err := volume(t, "open", "--config", file, "other", disk); err == nil || !strings.Contains(err.Error(), "no volume") {
 		t.Errorf("a volume that is not configured: %v", err)
 	}
-	_, err = volume(t, "open", "--config", volumeFile(t, 2*offset), "data", disk)
+	_, err := volume(t, "open", "--config", volumeFile(t, 2*offset, config.FSNone), "data", disk)
 	if m, ok := errors.AsType[*luks.Mismatch](err); !ok || m.Field != "offset" {
 		t.Errorf("another offset: %v", err)
 	}

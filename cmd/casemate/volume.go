@@ -10,10 +10,14 @@ import (
 	"strings"
 
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
+	"github.com/casemate/casemate/keyprovider"
 	"github.com/casemate/casemate/storage"
 	"github.com/casemate/casemate/storage/devmapper"
 	"github.com/casemate/casemate/storage/luks"
 )
+
+// sealedPrefix begins a sealed secret.
+const sealedPrefix = "sealed."
 
 // runVolume is casemate volume create|open|close.
 func runVolume(ctx context.Context, args []string) error {
@@ -57,13 +61,20 @@ func withVolume(ctx context.Context, args []string, verb volumeVerb) error {
 	if err != nil {
 		return err
 	}
-	err = verb(ctx, m, storage.Volumes{Mapper: control, Keys: volumeKeys{m}}, c, device)
+	keys, err := m.volumeKeys()
+	if err == nil {
+		err = verb(ctx, m, storage.Volumes{Mapper: control, Keys: keys}, c, device)
+	}
 	return errors.Join(err, control.Close())
 }
 
-// volumeCreate writes every block, so that each has a valid tag.
+// volumeCreate makes the file system that configuration names. Every block that is read before it is written has a
+// valid tag then: without a file system these are all.
 func volumeCreate(ctx context.Context, m *machine, v storage.Volumes, c storage.VolumeConfig, device string) error {
-	var f storage.Formatter = storage.Zeros{}
+	f, err := volumeMaker(m.conf.Volumes[c.Name])
+	if err != nil {
+		return err
+	}
 	if terminal := m.steps.terminal(); terminal != nil {
 		f = watched{f, drawFormat(terminal)}
 	}
@@ -109,17 +120,33 @@ func volumeConfig(m config.Measured, name string) (storage.VolumeConfig, error) 
 	return storage.VolumeConfig{Name: name, Key: v.Key, Header: v.Header, Expect: luks.Expect{Layout: layout, OwnHeader: *v.OwnHeader}}, nil
 }
 
-// volumeKeys reads keys from the relying party or from the one directory that only the guest's user has.
-type volumeKeys struct{ m *machine }
+// volumeKeys reads keys from the relying party, sealed, or from the one directory that only the guest's user has.
+type volumeKeys struct {
+	secrets keyprovider.KeySource
+	sealed  *keyprovider.Unsealer
+}
+
+// volumeKeys attests when the first key is asked for.
+func (m *machine) volumeKeys() (volumeKeys, error) {
+	var secrets keyprovider.KeySource = noKBS{}
+	if m.conf.KBS.URL != "" {
+		client, err := m.relyingParty()
+		if err != nil {
+			return volumeKeys{}, err
+		}
+		secrets = client
+	}
+	sealed, err := m.unsealer(secrets)
+	return volumeKeys{secrets, sealed}, err
+}
 
 // Key returns what a URI of measured configuration names.
 func (k volumeKeys) Key(ctx context.Context, uri string) ([]byte, error) {
 	if strings.HasPrefix(uri, "file://") {
 		return storage.FileKeys{Dir: config.VolumeKeyDir}.Key(ctx, uri)
 	}
-	client, err := k.m.relyingParty()
-	if err != nil {
-		return nil, err
+	if strings.HasPrefix(uri, sealedPrefix) {
+		return k.sealed.Unseal(ctx, []byte(uri))
 	}
-	return client.Key(ctx, uri)
+	return k.secrets.Key(ctx, uri)
 }

@@ -18,7 +18,12 @@ type watched struct {
 
 // Format writes through w.
 func (f watched) Format(w io.WriterAt, size int64) error {
-	return f.Formatter.Format(&watchedWriter{WriterAt: w, tell: func(done int64) { f.tell(done, size) }}, size)
+	watched := &watchedWriter{WriterAt: w, tell: func(done int64) { f.tell(done, size) }}
+	err := f.Formatter.Format(watched, size)
+	if err == nil && watched.done != size { // a file system's own blocks are fewer
+		f.tell(size, size)
+	}
+	return err
 }
 
 type watchedWriter struct {

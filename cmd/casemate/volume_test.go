@@ -43,11 +43,15 @@ func TestVolumeConfig(t *testing.T) {
 
 // TestVolumeKeys: files of other places and a relying party that is not configured give no key.
 func TestVolumeKeys(t *testing.T) {
+	keys, err := testMachine(config.Measured{}).volumeKeys()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for uri, want := range map[string]string{
-		"file:///etc/passwd": "want file:///run/casemate/keys/NAME", "file:///run/casemate/keys/../../../etc/passwd": "want file:///run/casemate/keys/NAME",
+		"sealed.a.b.c": "secret", "file:///etc/passwd": "want file:///run/casemate/keys/NAME", "file:///run/casemate/keys/../../../etc/passwd": "want file:///run/casemate/keys/NAME",
 		"kbs:///a/b/c": "no KBS is configured",
 	} {
-		if _, err := (volumeKeys{&machine{}}).Key(t.Context(), uri); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := keys.Key(t.Context(), uri); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", uri, err)
 		}
 	}

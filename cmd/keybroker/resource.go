@@ -45,7 +45,8 @@ func resourceCommand(use, short string, args cobra.PositionalArgs, do func(conte
 }
 
 func newResourceSet(s streams) *cobra.Command {
-	return resourceCommand("set --workload ID REPOSITORY/TYPE/TAG FILE", "Store the bytes of FILE, or of standard input for -, as a secret",
+	once := false
+	c := resourceCommand("set --workload ID [--once] REPOSITORY/TYPE/TAG FILE", "Store the bytes of FILE, or of standard input for -, as a secret",
 		exactly("REPOSITORY/TYPE/TAG", "FILE"),
 		func(ctx context.Context, client *owner.Client, f *resourceFlags, args []string) error {
 			value, err := readSecret(s.in, args[1])
@@ -53,7 +54,11 @@ func newResourceSet(s streams) *cobra.Command {
 				return fmt.Errorf("reading secret: %w", err)
 			}
 			defer clear(value)
-			stored, err := client.PutSecret(ctx, f.workload, args[0], value)
+			put := client.PutSecret
+			if once {
+				put = client.PutSecretOnce
+			}
+			stored, err := put(ctx, f.workload, args[0], value)
 			if err != nil {
 				return err
 			}
@@ -66,6 +71,8 @@ func newResourceSet(s streams) *cobra.Command {
 			}
 			return nil
 		})
+	c.Flags().BoolVar(&once, "once", false, "release it a single time, as leave to make a volume")
+	return c
 }
 
 func newResourceDelete(s streams) *cobra.Command {
@@ -95,7 +102,11 @@ func newResourceList(s streams) *cobra.Command {
 				return printJSON(s.out, owner.SecretList{Secrets: secrets})
 			}
 			for _, secret := range secrets {
-				fmt.Fprintf(s.out, "%8d  kbs:///%s\n", secret.Size, secret.Path)
+				line := fmt.Sprintf("%8d  kbs:///%s", secret.Size, secret.Path)
+				if secret.Once {
+					line += "  once"
+				}
+				fmt.Fprintln(s.out, line)
 			}
 			return nil
 		})

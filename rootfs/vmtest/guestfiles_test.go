@@ -76,7 +76,7 @@ func busyboxImage(t *testing.T) v1.Image {
 		{Name: "bin/", Typeflag: tar.TypeDir, Mode: 0o755}, {Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777},
 		{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program))},
 	}
-	for _, name := range []string{"sh", "cat", "hostname", "tail", "head", "mkdir", "sleep", "stty"} {
+	for _, name := range []string{"sh", "cat", "grep", "ls", "hostname", "tail", "head", "mkdir", "sleep", "stty"} {
 		headers = append(headers, &tar.Header{Name: "bin/" + name, Typeflag: tar.TypeSymlink, Linkname: "busybox"})
 	}
 	for _, h := range headers {

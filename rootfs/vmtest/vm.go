@@ -35,7 +35,7 @@ const (
 type Config struct {
 	Kernel    string        // path of the ELF image
 	Initrd    string        // path of the archive
-	Disks     []string      // raw images, /dev/vda and on
+	Disks     []string      // raw images, /dev/vda and on, with the serial numbers disk0 and on
 	Append    string        // more words for the kernel command line, which is the host's to write
 	MAC       string        // hardware address of a network card, "" for none: the host's loopback is 10.0.2.2 there
 	MemoryMiB int           // 256 if 0
@@ -114,7 +114,7 @@ func arguments(c Config, socket string) []string {
 	}
 	for i, disk := range c.Disks {
 		id := "disk" + strconv.Itoa(i)
-		args = append(args, "-drive", "if=none,format=raw,cache=unsafe,id="+id+",file="+disk, "-device", "virtio-blk-pci,drive="+id)
+		args = append(args, "-drive", "if=none,format=raw,cache=unsafe,id="+id+",file="+disk, "-device", "virtio-blk-pci,drive="+id+",serial="+id)
 	}
 	return args
 }

@@ -44,6 +44,7 @@ type Server struct {
 	mu       sync.Mutex
 	mode     Mode
 	secrets  map[string][]byte
+	single   map[string]bool // secrets that go with their first release
 	sessions map[string]*state
 	requests []string
 	strayed  int // requests that followed a redirect
@@ -65,7 +66,7 @@ func Start() *Server    { return start((*httptest.Server).Start) }
 func StartTLS() *Server { return start((*httptest.Server).StartTLS) }
 
 func start(listen func(*httptest.Server)) *Server {
-	s := &Server{secrets: make(map[string][]byte), sessions: make(map[string]*state), gone: make(chan struct{})}
+	s := &Server{secrets: make(map[string][]byte), single: make(map[string]bool), sessions: make(map[string]*state), gone: make(chan struct{})}
 	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	s.http.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that hang up are the point
 	listen(s.http)
@@ -94,6 +95,14 @@ func (s *Server) Put(path string, secret []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.secrets[path] = bytes.Clone(secret)
+}
+
+// PutOnce is Put for a secret that is released a single time.
+func (s *Server) PutOnce(path string, secret []byte) {
+	s.Put(path, secret)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.single[path] = true
 }
 
 // Misbehave switches to a mode; "" is proper behaviour.
@@ -356,6 +365,10 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, path string) {
 		name += "?" + r.URL.RawQuery
 	}
 	secret, found := s.secrets[name]
+	if found && !key.IsZero() && s.single[name] {
+		delete(s.secrets, name)
+		delete(s.single, name)
+	}
 	s.mu.Unlock()
 	switch {
 	case key.IsZero() || s.doesOnce(ForgetsOnce):

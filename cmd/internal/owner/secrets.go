@@ -20,7 +20,12 @@ type Secret struct {
 	Path string `json:"path"`
 	// Size is the length of the value in bytes.
 	Size int `json:"size"`
+	// Once says that the secret is released a single time and is gone then.
+	Once bool `json:"once,omitempty"`
 }
+
+// OnceQuery is the query of a request to store a secret that is released once.
+const OnceQuery = "once=true"
 
 // SecretList is the answer to a list request, sorted by path.
 type SecretList struct {
@@ -39,6 +44,15 @@ type Stored struct {
 // any earlier value. The workload may be registered later, Stored says so. The value
 // is not kept; the caller clears it.
 func (c *Client) PutSecret(ctx context.Context, workload, path string, value []byte) (Stored, error) {
+	return c.putSecret(ctx, workload, path, "", value)
+}
+
+// PutSecretOnce is PutSecret for a value that one guest gets, once.
+func (c *Client) PutSecretOnce(ctx context.Context, workload, path string, value []byte) (Stored, error) {
+	return c.putSecret(ctx, workload, path, "?"+OnceQuery, value)
+}
+
+func (c *Client) putSecret(ctx context.Context, workload, path, query string, value []byte) (Stored, error) {
 	if err := checkSecretName(workload, path); err != nil {
 		return Stored{}, err
 	}
@@ -46,7 +60,7 @@ func (c *Client) PutSecret(ctx context.Context, workload, path string, value []b
 		return Stored{}, fmt.Errorf("secret %s of %s is %d bytes, want 1 to %d", path, workload, len(value), MaxSecretSize)
 	}
 	var answer Stored
-	if err := c.call(ctx, http.MethodPut, "workloads/"+workload+"/secrets/"+path, value, &answer); err != nil {
+	if err := c.call(ctx, http.MethodPut, "workloads/"+workload+"/secrets/"+path+query, value, &answer); err != nil {
 		return Stored{}, fmt.Errorf("storing secret %s of %s: %w", path, workload, err)
 	}
 	return answer, nil

@@ -45,6 +45,8 @@ type Measured struct {
 	Credentials []Credential `toml:"credentials"`
 	TestSNP     TestSNP      `toml:"testsnp"`
 
+	Scratch Scratch `toml:"scratch"`
+	Disk    Disk    `toml:"disk"`
 	// Volumes are the persistent volumes that may be created and opened, by their names.
 	Volumes map[string]Volume `toml:"volume"`
 }
@@ -188,14 +190,20 @@ func (m Measured) check() error {
 	if m.EventLog.Require && !m.EventLog.Enable {
 		return errors.New("eventlog.require: want eventlog.enable with it")
 	}
-	return errors.Join(checkCredentials(m.Credentials), m.Vault.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
+	if m.Image.Store != "" && m.Scratch != (Scratch{}) {
+		return errors.New("image.store and scratch: want one of them")
+	}
+	return errors.Join(m.Scratch.check(), m.Disk.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
 }
 
 // own lists the secrets that the guest fetches for itself.
 func (m Measured) own() []string {
-	list := []string{m.Image.CredentialsURI, m.Image.PolicyURI, m.Vault.TokenURI}
+	list := []string{m.Image.CredentialsURI, m.Image.PolicyURI, m.Vault.TokenURI, m.Disk.Key}
 	for _, v := range m.Volumes {
 		list = append(list, v.Key)
+		if v.Grant != "" {
+			list = append(list, v.Grant)
+		}
 	}
 	return list
 }
@@ -226,6 +234,9 @@ func (m Measured) Weaknesses() []string {
 		list = append(list, `tee = "tpm": nothing protects the guest's memory from its host`)
 	}
 	list = append(list, volumeWeaknesses(m.Volumes)...)
+	if m.Disk != (Disk{}) {
+		list = append(list, "disk: a disk of this kind has no integrity; whoever holds it can change its blocks unnoticed")
+	}
 	if m.TestSNP.Dir != "" {
 		list = append(list, "testsnp.dir: evidence is signed by a test key, not by a TEE")
 	}
@@ -236,7 +247,7 @@ func (m Measured) Weaknesses() []string {
 // not about the tenant's workload.
 func (m Measured) tenantOnly() error {
 	for key, set := range map[string]bool{
-		"tee": m.TEE != "", "initdata": m.InitData != "", "image.store": m.Image.Store != "",
+		"tee": m.TEE != "", "initdata": m.InitData != "", "image.store": m.Image.Store != "", "scratch": m.Scratch != Scratch{},
 		"keyprovider.listen": m.KeyProvider.Listen != "", "testsnp.dir": m.TestSNP.Dir != "",
 		"services.attestation_agent": m.Services.AttestationAgent != "", "services.data_hub": m.Services.DataHub != "",
 		"services.rest": m.Services.REST != "", "services.rest_features": m.Services.RESTFeatures != "",
@@ -273,6 +284,8 @@ func (m Measured) join(o Measured) (Measured, error) {
 	text("image.https_proxy", &m.Image.HTTPSProxy, o.Image.HTTPSProxy)
 	text("image.http_proxy", &m.Image.HTTPProxy, o.Image.HTTPProxy)
 	text("image.no_proxy", &m.Image.NoProxy, o.Image.NoProxy)
+	text("disk.workload_id", &m.Disk.WorkloadID, o.Disk.WorkloadID)
+	text("disk.key", &m.Disk.Key, o.Disk.Key)
 	text("vault.url", &m.Vault.URL, o.Vault.URL)
 	text("vault.cert", &m.Vault.Cert, o.Vault.Cert)
 	text("vault.token_uri", &m.Vault.TokenURI, o.Vault.TokenURI)
@@ -289,6 +302,7 @@ func (m Measured) join(o Measured) (Measured, error) {
 	}
 	list("image.insecure_registries", &m.Image.InsecureRegistries, o.Image.InsecureRegistries)
 	list("image.roots", &m.Image.Roots, o.Image.Roots)
+	list("services.secure_mount", &m.Services.SecureMount, o.Services.SecureMount)
 	list("services.rest_resources", &m.Services.RESTResources, o.Services.RESTResources)
 	m.Services.GetToken = m.Services.GetToken || o.Services.GetToken
 	m.Services.RESTToken = m.Services.RESTToken || o.Services.RESTToken

@@ -24,9 +24,15 @@ type Services struct {
 	// key of its own. RESTToken serves it to containers as well.
 	GetToken  bool `toml:"get_token"`
 	RESTToken bool `toml:"rest_token"`
+	// SecureMount lists what the data hub mounts for its callers, below /run/kata-containers: names of volumes, and
+	// "scratch" for new scratch, whose device loses what it holds. Empty serves nothing.
+	SecureMount []string `toml:"secure_mount"`
 	// RawEvidence binds GetEvidence to the caller's bytes as they are.
 	RawEvidence bool `toml:"raw_evidence"`
 }
+
+// MountScratch stands for new scratch among the volumes that may be mounted; no volume has this name.
+const MountScratch = "scratch"
 
 // check refuses sockets that anybody reaches and listed resources that are the guest's own.
 func (s Services) check(own []string) error {

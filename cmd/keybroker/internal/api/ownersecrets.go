@@ -34,7 +34,16 @@ func (s *Server) putSecret(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, http.StatusBadRequest, codeInvalid, fmt.Sprintf("secret %s is empty", path))
 		return
 	}
-	_, err = s.store.PutSecret(workload, path, value)
+	once, put := false, s.store.PutSecret
+	switch query := r.URL.RawQuery; query {
+	case "":
+	case owner.OnceQuery:
+		once, put = true, s.store.PutSecretOnce
+	default:
+		s.problem(w, http.StatusBadRequest, codeInvalid, fmt.Sprintf("query, want none or %s", owner.OnceQuery))
+		return
+	}
+	_, err = put(workload, path, value)
 	if err == nil {
 		err = s.changed(r, workload, path, "secret stored")
 	}
@@ -47,7 +56,7 @@ func (s *Server) putSecret(w http.ResponseWriter, r *http.Request) {
 		s.ownerInternal(w, err)
 		return
 	}
-	s.answer(w, http.StatusOK, owner.Stored{Secret: owner.Secret{Path: path, Size: len(value)}, Registered: err == nil})
+	s.answer(w, http.StatusOK, owner.Stored{Secret: owner.Secret{Path: path, Size: len(value), Once: once}, Registered: err == nil})
 }
 
 func (s *Server) deleteSecret(w http.ResponseWriter, r *http.Request) {

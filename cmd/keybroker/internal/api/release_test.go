@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,6 +136,58 @@ func TestSecretsAreReadAtEveryRelease(t *testing.T) {
 	g.wantSecret(g.get("app/key/1"), "two")
 	must(t, b.owner.DeleteSecret(t.Context(), "web", "app/key/1"))
 	wantRefused(t, g.get("app/key/1"), 404, "ResourceNotFound")
+}
+
+// What is released once goes to one of any number of guests that ask for it, and the owner sees that it is gone. A value
+// in its place is one of its own kind.
+func TestSecretsThatAreReleasedOnce(t *testing.T) {
+	b := newBroker(t)
+	doc := document(t, "web", "")
+	b.register("web", doc, nil)
+	once := func(value string) {
+		t.Helper()
+		if stored, err := b.owner.PutSecretOnce(t.Context(), "web", "app/grant/1", []byte(value)); err != nil || !stored.Once {
+			t.Fatalf("%+v, %v", stored, err)
+		}
+	}
+	once("leave")
+	list, err := b.owner.Secrets(t.Context(), "web")
+	if err != nil || len(list) != 1 || !list[0].Once {
+		t.Errorf("list %+v, %v", list, err)
+	}
+	var got atomic.Int32
+	var wg sync.WaitGroup
+	for range 4 {
+		g := b.guest(doc).handshake()
+		wg.Go(func() {
+			if a := g.get("app/grant/1"); a.status == 200 {
+				g.wantSecret(a, "leave")
+				got.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if got.Load() != 1 {
+		t.Errorf("%d guests got it, want 1", got.Load())
+	}
+	g := b.guest(doc).handshake()
+	wantRefused(t, g.get("app/grant/1"), 404, "ResourceNotFound")
+	if list, err := b.owner.Secrets(t.Context(), "web"); err != nil || len(list) > 0 {
+		t.Errorf("list %+v, %v", list, err)
+	}
+	once("again")
+	b.put("web", "app/grant/1", "for good")
+	for range 2 {
+		g.wantSecret(g.get("app/grant/1"), "for good")
+	}
+	once("the last")
+	must(t, b.owner.DeleteSecret(t.Context(), "web", "app/grant/1"))
+	wantRefused(t, g.get("app/grant/1"), 404, "ResourceNotFound")
+	once("gone with its workload")
+	must(t, b.owner.Unregister(t.Context(), "web"))
+	b.register("web", doc, nil)
+	g = b.guest(doc).handshake()
+	wantRefused(t, g.get("app/grant/1"), 404, "ResourceNotFound")
 }
 
 func TestTokens(t *testing.T) {

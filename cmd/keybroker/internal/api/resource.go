@@ -134,6 +134,10 @@ func (s *Server) mayHave(r *http.Request, t token.Verified, q policy.Request) ([
 func (s *Server) hand(w http.ResponseWriter, r *http.Request, t token.Verified, path string, record audit.Record) {
 	secret, err := s.store.Secret(t.Workload, path)
 	if errors.Is(err, store.ErrNotFound) {
+		// What is released once is spent from here on, also when the answer gets lost.
+		secret, err = s.store.TakeSecret(t.Workload, path)
+	}
+	if errors.Is(err, store.ErrNotFound) {
 		s.denyRelease(w, r, record, fault{http.StatusNotFound, variantResource, "no such resource"},
 			verifier.Finding{Rule: "resource", Wanted: "a secret of the workload under this path", Found: "none"})
 		return

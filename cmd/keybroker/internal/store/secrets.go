@@ -5,6 +5,8 @@ package store
 import (
 	"bytes"
 	"fmt"
+	"slices"
+	"strings"
 
 	"go.etcd.io/bbolt"
 
@@ -18,11 +20,7 @@ func secretKey(workload, path string) string { return workload + "\x00" + path }
 // PutSecret stores value in place of any earlier one and reports whether there was
 // none. The caller clears value.
 func (s *Store) PutSecret(workload, path string, value []byte) (created bool, err error) {
-	created, err = s.put(bucketSecrets, secretKey(workload, path), value)
-	if err != nil {
-		return false, fmt.Errorf("storing secret %s of %s: %w", path, workload, err)
-	}
-	return created, nil
+	return s.putSecret(bucketSecrets, workload, path, value)
 }
 
 // Secret returns the value under path of workload, which the caller clears. The error
@@ -38,12 +36,13 @@ func (s *Store) Secret(workload, path string) ([]byte, error) {
 // DeleteSecret removes one secret. The error is ErrNotFound when there is none.
 func (s *Store) DeleteSecret(workload, path string) error {
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(bucketSecrets))
 		key := []byte(secretKey(workload, path))
-		if b.Get(key) == nil {
-			return ErrNotFound
+		for _, name := range secretBuckets {
+			if b := tx.Bucket([]byte(name)); b != nil && b.Get(key) != nil {
+				return b.Delete(key)
+			}
 		}
-		return b.Delete(key)
+		return ErrNotFound
 	})
 	if err != nil {
 		return fmt.Errorf("removing secret %s of %s: %w", path, workload, err)
@@ -56,10 +55,13 @@ func (s *Store) DeleteSecret(workload, path string) error {
 func (s *Store) Secrets(workload string) ([]owner.Secret, error) {
 	list := []owner.Secret{}
 	err := s.db.View(func(tx *bbolt.Tx) error {
-		eachSecret(tx.Bucket([]byte(bucketSecrets)), workload, func(k, sealed []byte) {
-			path := string(k[len(workload)+1:])
-			list = append(list, owner.Secret{Path: path, Size: len(sealed) - overhead})
-		})
+		for _, name := range secretBuckets {
+			eachSecret(tx.Bucket([]byte(name)), workload, func(k, sealed []byte) {
+				path := string(k[len(workload)+1:])
+				list = append(list, owner.Secret{Path: path, Size: len(sealed) - overhead, Once: name == bucketOnce})
+			})
+		}
+		slices.SortFunc(list, func(a, b owner.Secret) int { return strings.Compare(a.Path, b.Path) })
 		return nil
 	})
 	if err != nil {
@@ -68,8 +70,11 @@ func (s *Store) Secrets(workload string) ([]owner.Secret, error) {
 	return list, nil
 }
 
-// eachSecret calls visit with the sealed secrets of one workload in order of path.
+// eachSecret calls visit with the sealed secrets of one workload in order of path. A bucket that is not there has none.
 func eachSecret(b *bbolt.Bucket, workload string, visit func(key, sealed []byte)) {
+	if b == nil {
+		return
+	}
 	prefix := []byte(secretKey(workload, ""))
 	c := b.Cursor()
 	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {

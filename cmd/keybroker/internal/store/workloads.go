@@ -43,7 +43,6 @@ func (s *Store) Workload(id string) (owner.Registration, error) {
 func (s *Store) Workloads() ([]owner.Workload, error) {
 	var list []owner.Workload
 	err := s.db.View(func(tx *bbolt.Tx) error {
-		secrets := tx.Bucket([]byte(bucketSecrets))
 		return tx.Bucket([]byte(bucketWorkloads)).ForEach(func(k, sealed []byte) error {
 			body, err := s.sealer.open(bucketWorkloads, string(k), sealed)
 			if err != nil {
@@ -54,7 +53,9 @@ func (s *Store) Workloads() ([]owner.Workload, error) {
 				return err
 			}
 			n := 0
-			eachSecret(secrets, r.ID, func([]byte, []byte) { n++ })
+			for _, name := range secretBuckets {
+				eachSecret(tx.Bucket([]byte(name)), r.ID, func([]byte, []byte) { n++ })
+			}
 			list = append(list, owner.Workload{ID: r.ID, Description: r.Description, TEEs: r.TEEs, TestRoots: r.TestRoots, Secrets: n})
 			return nil
 		})
@@ -69,16 +70,20 @@ func (s *Store) Workloads() ([]owner.Workload, error) {
 // neither. The error is ErrNotFound when there is neither.
 func (s *Store) DeleteWorkload(id string) error {
 	err := s.db.Update(func(tx *bbolt.Tx) error {
-		secrets := tx.Bucket([]byte(bucketSecrets))
 		workloads := tx.Bucket([]byte(bucketWorkloads))
-		var doomed [][]byte
-		eachSecret(secrets, id, func(k, _ []byte) { doomed = append(doomed, bytes.Clone(k)) })
-		if len(doomed) == 0 && workloads.Get([]byte(id)) == nil {
-			return ErrNotFound
-		}
+		found := workloads.Get([]byte(id)) != nil
 		errs := []error{workloads.Delete([]byte(id))}
-		for _, k := range doomed {
-			errs = append(errs, secrets.Delete(k))
+		for _, name := range secretBuckets {
+			b := tx.Bucket([]byte(name))
+			var doomed [][]byte
+			eachSecret(b, id, func(k, _ []byte) { doomed = append(doomed, bytes.Clone(k)) })
+			for _, k := range doomed {
+				found = true
+				errs = append(errs, b.Delete(k))
+			}
+		}
+		if !found {
+			return ErrNotFound
 		}
 		return errors.Join(errs...)
 	})

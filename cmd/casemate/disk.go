@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/casemate/casemate/agent/container"
+	"github.com/casemate/casemate/cmd/casemate/internal/config"
+	"github.com/casemate/casemate/imagepull"
+	"github.com/casemate/casemate/storage"
+	"github.com/casemate/casemate/storage/devmapper"
+	"github.com/casemate/casemate/storage/krun"
+	"github.com/casemate/casemate/storage/luks"
+)
+
+const (
+	diskName  = "casemate-disk" // in /dev/mapper
+	diskDir   = "/run/casemate/disk"
+	// diskConfig is where buildah leaves the image's config, inside of the encryption.
+	diskConfig = ".krun_config.json"
+)
+
+// runDisk is casemate disk run: attest, unlock a disk of buildah mkcw, run its program, close it.
+func runDisk(ctx context.Context, args []string) (err error) {
+	if len(args) == 0 || args[0] != "run" {
+		return fmt.Errorf("%w: want run DEV", errUsage)
+	}
+	var terminal bool
+	o, rest, err := parse(args[1:], 1, 1, func(s *flag.FlagSet) {
+		s.BoolVar(&terminal, "tty", false, "give the container a terminal")
+	})
+	if err != nil {
+		return err
+	}
+	device, err := filepath.Abs(rest[0])
+	if err != nil {
+		return err
+	}
+	m, err := openGuest(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := m.canMeasure(); err != nil {
+		return err
+	}
+	if err := m.checkDisk(device); err != nil {
+		return err
+	}
+	keys, err := m.volumeKeys()
+	if err != nil {
+		return err
+	}
+	control, err := devmapper.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, control.Close()) }()
+	root := filepath.Join(diskDir, "rootfs")
+	var disk *storage.Mounted
+	err = m.steps.do("unlock and mount the disk", func() error {
+		disk, err = storage.MountRoot(ctx, storage.Volumes{Mapper: control, Keys: keys}, diskVolume(m.conf.Disk), device, root)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeMounted(disk)) }()
+	spec, err := imagepull.NewRootSpec(root, diskConfig, imagepull.BundleOptions{Terminal: terminal})
+	if err != nil {
+		return err
+	}
+	id := fmt.Sprintf("disk-%d", os.Getpid())
+	return m.contain(ctx, started{ID: id, Image: "disk:" + m.conf.Disk.WorkloadID}, &imagepull.Bundle{Dir: diskDir, Rootfs: root, Spec: spec}, container.Policy{})
+}
+
+// diskVolume is the one layout that buildah writes.
+func diskVolume(d config.Disk) storage.VolumeConfig {
+	return storage.VolumeConfig{Name: diskName, Key: d.Key, Expect: luks.Expect{Layout: luks.Layout{
+		Type: luks.TypeLUKS1, Cipher: luks.CipherAESXTS, SectorSize: devmapper.SectorSize, Offset: luks.LUKS1Offset,
+	}}}
+}
+
+// checkDisk compares what the disk says of itself, which is the host's to write, with measured configuration, before a
+// key is asked for.
+func (m *machine) checkDisk(device string) error {
+	if m.conf.Disk == (config.Disk{}) {
+		return errors.New("no confidential-workload disk in the measured configuration: disk.workload_id and disk.key")
+	}
+	f, err := os.Open(device)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("reading the size of %s: %w", device, err)
+	}
+	t, err := krun.ReadTrailer(f, size)
+	if err != nil {
+		return err
+	}
+	return claims(t, m.conf)
+}
+
+// claims fails for each claim of a disk that is not what configuration says.
+func claims(t krun.Trailer, m config.Measured) error {
+	var errs []error
+	differs := func(what, got, want string) {
+		if got != want {
+			errs = append(errs, fmt.Errorf("the disk's %s is %.128q, and the measured configuration's %q", what, got, want))
+		}
+	}
+	differs("workload id", t.WorkloadID, m.Disk.WorkloadID)
+	differs("attestation address", strings.TrimSuffix(t.AttestationURL, "/"), strings.TrimSuffix(m.KBS.URL, "/"))
+	return errors.Join(errs...)
+}

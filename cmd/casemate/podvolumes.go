@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/casemate/casemate/agent/container"
+	"github.com/casemate/casemate/agent/pod"
+	"github.com/casemate/casemate/cmd/casemate/internal/config"
+	"github.com/casemate/casemate/imagepull"
+	"github.com/casemate/casemate/storage"
+	"github.com/casemate/casemate/storage/devmapper"
+)
+
+// volumesDir has a directory for each open volume.
+const volumesDir = "/run/casemate/volumes"
+
+// podVolumes opens the volumes that containers ask for, each once however many have it.
+type podVolumes struct {
+	mu      sync.Mutex // guards the fields below; held while one is opened or closed
+	m       *machine   // nil until the guest has been accepted
+	keys    *volumeKeys
+	control *devmapper.Control
+	open    map[string]*heldVolume
+}
+
+// heldVolume is a volume while somebody has it.
+type heldVolume struct {
+	node    string // the disk that it was opened from
+	mounted *storage.Mounted
+	holders int
+}
+
+// use says what the guest is. It is called once, before anybody asks for a volume.
+func (p *podVolumes) use(m *machine) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.m, p.open = m, map[string]*heldVolume{}
+}
+
+// Known reports whether a device path is that of a volume which containers may have.
+func (p *podVolumes) Known(path string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.named(path) != ""
+}
+
+func (p *podVolumes) named(path string) string {
+	if p.m == nil {
+		return ""
+	}
+	for name, v := range p.m.conf.Volumes {
+		if v.Device == path && v.Mount != "" {
+			return name
+		}
+	}
+	return ""
+}
+
+// Open opens the volume of a device path on the host's disk node, which is any that the host likes: the volume's key
+// tells whether it is the one.
+func (p *podVolumes) Open(ctx context.Context, path, node string) (*pod.Volume, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	name := p.named(path)
+	if name == "" {
+		return nil, fmt.Errorf("opening %.128q: no volume has this device", path)
+	}
+	h := p.open[name]
+	switch {
+	case h == nil:
+		var err error
+		if h, err = p.mount(ctx, name, node); err != nil {
+			return nil, err
+		}
+		p.open[name] = h
+	case h.node != node:
+		return nil, fmt.Errorf("opening volume %s: it is open from another disk", name)
+	}
+	h.holders++
+	return &pod.Volume{Dir: filepath.Join(volumesDir, name), Mount: p.m.conf.Volumes[name].Mount, Close: func() error { return p.release(name) }}, nil
+}
+
+func (p *podVolumes) mount(ctx context.Context, name, node string) (*heldVolume, error) {
+	if p.keys == nil {
+		keys, err := p.m.volumeKeys()
+		if err != nil {
+			return nil, err
+		}
+		p.keys = &keys
+	}
+	if p.control == nil {
+		var err error
+		if p.control, err = devmapper.Open(); err != nil {
+			return nil, err
+		}
+	}
+	c, err := volumeConfig(p.m.conf, name)
+	if err != nil {
+		return nil, err
+	}
+	volumes := storage.Volumes{Mapper: p.control, Keys: *p.keys}
+	if err := p.firstUse(ctx, volumes, c, node); err != nil {
+		return nil, err
+	}
+	mounted, err := storage.MountVolume(ctx, volumes, c, node, filepath.Join(volumesDir, name, pod.VolumeRoot))
+	if err != nil {
+		return nil, err
+	}
+	return &heldVolume{node: node, mounted: mounted}, nil
+}
+
+// firstUse makes the volume on a blank disk where configuration provides for it and the relying party has left to give.
+// Leave is asked for once the disk is known to be blank, since asking spends it. A disk that is not blank is never made
+// one, whatever else is wrong with it; a blank one without leave is not made either.
+func (p *podVolumes) firstUse(ctx context.Context, v storage.Volumes, c storage.VolumeConfig, node string) error {
+	conf := p.m.conf.Volumes[c.Name]
+	if conf.Create != config.CreateFirstUse {
+		return nil
+	}
+	blank, err := storage.Blank(c, node)
+	if err != nil || !blank {
+		return err
+	}
+	grant, err := p.keys.Key(ctx, conf.Grant)
+	if err != nil {
+		return fmt.Errorf("volume %s is on a blank disk, and there is no leave to make it: %w", c.Name, err)
+	}
+	defer clear(grant)
+	if string(bytes.TrimSpace(grant)) != c.Name {
+		return fmt.Errorf("volume %s is on a blank disk, and what the relying party released is leave for something else", c.Name)
+	}
+	f, err := volumeMaker(conf)
+	if err != nil {
+		return err
+	}
+	return v.Create(ctx, c, node, f)
+}
+
+// release closes a volume behind its last holder. What does not close stays open, for close to try once more.
+func (p *podVolumes) release(name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := p.open[name]
+	if h == nil {
+		return nil
+	}
+	if h.holders--; h.holders > 0 {
+		return nil
+	}
+	if err := closeMounted(h.mounted); err != nil {
+		return fmt.Errorf("closing volume %s: %w", name, err)
+	}
+	delete(p.open, name)
+	return nil
+}
+
+// close closes what is still open.
+func (p *podVolumes) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var errs []error
+	for name, h := range p.open {
+		if err := closeMounted(h.mounted); err != nil {
+			errs = append(errs, fmt.Errorf("closing volume %s: %w", name, err))
+			continue
+		}
+		delete(p.open, name)
+	}
+	if p.control != nil {
+		errs = append(errs, p.control.Close())
+		p.control = nil
+	}
+	return errors.Join(errs...)
+}
+
+// forRun opens the volumes that have a place in containers, from the disks that configuration itself names, and adds
+// them to the one container of a run. The policy is what that container may have beyond the defaults.
+func (p *podVolumes) forRun(ctx context.Context, m *machine, bundle *imagepull.Bundle) (container.Policy, error) {
+	p.use(m)
+	var policy container.Policy
+	for _, name := range slices.Sorted(maps.Keys(m.conf.Volumes)) {
+		device := m.conf.Volumes[name].Device
+		if device == "" {
+			continue
+		}
+		err := m.steps.do("open volume "+name, func() error {
+			node, err := waitForDisk(ctx, device)
+			if err != nil {
+				return err
+			}
+			v, err := p.Open(ctx, device, node)
+			if err != nil {
+				return err
+			}
+			bundle.Spec.Mounts = append(bundle.Spec.Mounts, v.Bind())
+			policy.MountSources = append(policy.MountSources, v.Dir)
+			return nil
+		})
+		if err != nil {
+			return policy, err
+		}
+	}
+	return policy, nil
+}
