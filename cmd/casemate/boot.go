@@ -104,7 +104,7 @@ func openBootDoor(ctx context.Context, console *guest.Console, log *slog.Logger,
 		return
 	}
 	// The steps are not for the console: later ones may name what the relying party said.
-	m, err := openDoor(ctx, source{config: config.DefaultPath, steps: steps{io.Discard}, log: log}, door, images)
+	m, err := openDoor(ctx, source{config: config.DefaultPath, steps: steps{io.Discard}, log: log, disks: guest.Disks}, door, images)
 	if m != nil {
 		for _, w := range m.conf.Weaknesses() {
 			console.Print("weak", w)
