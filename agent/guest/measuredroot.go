@@ -68,7 +68,7 @@ func EnterRoot(open func(pin string) (Root, error), done func(Step)) error {
 		if err := s.run(); err != nil {
 			return &StepError{s.name, err}
 		}
-		done(Step{s.name, time.Since(started)})
+		done(NewStep(s.name, started))
 	}
 	return &StepError{"root-init", unix.Exec(newInit, []string{"casemate"}, nil)}
 }

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/containerd/ttrpc"
 	"github.com/sirupsen/logrus"
@@ -19,6 +18,7 @@ import (
 	"github.com/casemate/casemate/agent/container"
 	"github.com/casemate/casemate/agent/guest"
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
+	"github.com/casemate/casemate/cmd/internal/version"
 )
 
 // notSetUp is what the host reads when a boot step failed; which one is in the code.
@@ -55,7 +55,7 @@ func boot(ctx context.Context) {
 			console.Print("failed", err.Error())
 			state, text = "parked", "boot-pod: "+notSetUp
 		} else {
-			handlers = p.service.Handlers()
+			handlers = timeline{console}.requests(p.service.Handlers())
 		}
 	}
 	server, l, err := openAgent(life, agent.DefaultAddress, door, handlers, log)
@@ -77,9 +77,18 @@ func boot(ctx context.Context) {
 // setUp takes the machine over and says what it found. It returns the state to report
 // once the API is served, "ready" or, with the door parked, "parked".
 func setUp(console *guest.Console, door *agent.Door) (state, text string) {
+	raised, err := guest.RaiseClock(version.Date())
+	if err != nil {
+		door.Park(agent.Reason{Code: "boot-clock", Phrase: notSetUp})
+		console.Print("failed", err.Error())
+		return "parked", "boot-clock: " + notSetUp
+	}
 	report, err := guest.Boot()
 	for _, s := range report.Steps {
-		console.Print("step", s.Name+" "+s.Took.Round(100*time.Microsecond).String())
+		console.Print("step", s.String())
+	}
+	if raised {
+		console.Print("clock", "the host's time was before this program's build, which is the floor")
 	}
 	for _, name := range report.Absent {
 		console.Print("absent", name)
@@ -103,8 +112,7 @@ func openBootDoor(ctx context.Context, console *guest.Console, log *slog.Logger,
 		console.Print("absent", config.DefaultPath+": the door stays closed")
 		return
 	}
-	// The steps are not for the console: later ones may name what the relying party said.
-	m, err := openDoor(ctx, source{config: config.DefaultPath, steps: steps{io.Discard}, log: log, disks: guest.Disks}, door, images)
+	m, err := openDoor(ctx, source{config: config.DefaultPath, steps: steps{timeline{console}}, log: log, disks: guest.Disks}, door, images)
 	if m != nil {
 		for _, w := range m.conf.Weaknesses() {
 			console.Print("weak", w)
