@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -42,6 +43,7 @@ type Config struct {
 	TPM       string        // directory with the state of an swtpm, of which the machine gets a copy; "" for no TPM
 	Clock     string        // what the machine's clock says at first, as 1970-01-01; "" for the time
 	Disks     []string      // raw images, /dev/vda and on
+	Shared    []string      // raw images behind Disks that the machine cannot write, and other machines may have too
 	Append    string        // more words for the kernel command line, which is the host's to write; with UKI all of it, or "" for the image's own
 	MAC       string        // hardware address of a network card, "" for none: the host's loopback is 10.0.2.2 there
 	MemoryMiB int           // 256 if 0
@@ -137,9 +139,12 @@ func arguments(c Config, socket string) []string {
 	if c.MAC != "" {
 		args = append(args, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=,mac="+c.MAC)
 	}
-	for i, disk := range c.Disks {
-		id := "disk" + strconv.Itoa(i)
-		args = append(args, "-drive", "if=none,format=raw,cache=unsafe,id="+id+",file="+disk, "-device", "virtio-blk-pci,drive="+id)
+	for i, disk := range slices.Concat(c.Disks, c.Shared) {
+		id, mode := "disk"+strconv.Itoa(i), ""
+		if i >= len(c.Disks) {
+			mode = ",readonly=on"
+		}
+		args = append(args, "-drive", "if=none,format=raw,cache=unsafe,id="+id+",file="+disk+mode, "-device", "virtio-blk-pci,drive="+id)
 	}
 	return args
 }
