@@ -164,11 +164,11 @@ func bootVM(ctx context.Context, t *testing.T, c vmtest.Config) *vmtest.VM {
 // check runs one check and prints its line.
 func check(t *testing.T, name string, f func(t *testing.T)) {
 	t.Helper()
-	started := time.Now()
+	started, full := time.Now(), strings.TrimPrefix(t.Name(), "TestVM")+"/"+name
 	if t.Run(name, f) {
-		fmt.Printf("vm: %s ok (%.1fs)\n", name, time.Since(started).Seconds())
+		fmt.Printf("vm: %s ok (%.1fs)\n", full, time.Since(started).Seconds())
 	} else {
-		fmt.Printf("vm: %s FAILED\n", name)
+		fmt.Printf("vm: %s FAILED\n", full)
 		t.FailNow()
 	}
 }
