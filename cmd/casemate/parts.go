@@ -91,9 +91,15 @@ func newMachine() *machine {
 func (m *machine) detect() error {
 	return m.steps.do("find the TEE", func() (err error) {
 		m.attester, err = attest.Detect(attest.Config{TEE: m.conf.TEE, TestSignerDir: m.conf.TestSNP.Dir, Runtime: heldEvents{m}, Log: m.log})
-		return err
+		if err != nil {
+			return fmt.Errorf("%w: %w", errNoTEE, err)
+		}
+		return nil
 	})
 }
+
+// errNoTEE marks a machine that is not of the kind that configuration wants.
+var errNoTEE = errors.New("this machine cannot attest")
 
 func (m *machine) sayWeaknesses() {
 	for _, w := range m.conf.Weaknesses() {
