@@ -33,6 +33,7 @@ const (
 	defaultMemoryMiB = 256
 	defaultTimeLimit = 60 * time.Second
 	dialInterval     = 20 * time.Millisecond
+	killDelay        = 5 * time.Second // timeout kills after two
 )
 
 // Config describes a machine.
@@ -95,8 +96,9 @@ func Boot(ctx context.Context, c Config) (*VM, error) {
 	args := append([]string{"-k", "2", strconv.Itoa(int(c.TimeLimit.Seconds())), program}, arguments(c, vm.device.Socket())...)
 	vm.cmd = exec.CommandContext(ctx, "timeout", args...)
 	vm.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	vm.cmd.Cancel = func() error { return syscall.Kill(-vm.cmd.Process.Pid, syscall.SIGKILL) }
-	vm.cmd.WaitDelay = time.Second
+	// Not SIGKILL: timeout waits for QEMU and so learns its processor time, and kills what stays.
+	vm.cmd.Cancel = func() error { return syscall.Kill(-vm.cmd.Process.Pid, syscall.SIGTERM) }
+	vm.cmd.WaitDelay = killDelay
 	vm.cmd.Stdout, vm.cmd.Stderr = vm.Console, vm.Console
 	if err := vm.cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting a machine: %w", err), vm.release())

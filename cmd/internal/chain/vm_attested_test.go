@@ -18,7 +18,7 @@ import (
 
 // vmLimit bounds one machine's life: an emulated one that shares two processors with
 // others is slow.
-const vmLimit = 3 * time.Minute
+const vmLimit = 6 * time.Minute
 
 // TestVMAttested boots the released guest as its owner built it, with a TPM: keybroker
 // knows from the files what the TPM will quote, and nothing from the guest.

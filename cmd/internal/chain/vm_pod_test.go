@@ -87,12 +87,12 @@ func (w *podWorld) podInitData(t *testing.T, name string, broker *fixture.Broker
 }
 
 // registerTPM registers the workload for the guest that uki is, run on tpm: the values
-// come from the files, before any guest has started.
+// come from the files and the firmware, before any such guest has started.
 func (w *podWorld) registerTPM(t *testing.T, d fixture.InitData, uki string, tpm ownedTPM) {
 	t.Helper()
 	pcrs := string(w.must(t, "casemate-build", "measure", "tpm", "--uki", uki, "--boot", "qemu-kernel", "--bank", "sha256", "--toml"))
 	text := fmt.Sprintf("id = %q\ntees = [\"tpm\"]\ninitdata = [%q]\n\n[tpm]\nattestation_keys = ['''\n%s''']\n\n%s0 = [%q]\n",
-		workload, d.Digest, tpm.key, pcrs, firmwareRegister(t))
+		workload, d.Digest, tpm.key, pcrs, firmwareRegister(t, tpm))
 	file := w.path("tpm.toml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

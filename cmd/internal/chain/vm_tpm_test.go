@@ -5,6 +5,7 @@
 package chain
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"net"
@@ -12,32 +13,68 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
-)
 
-// knownFirmware has what OVMF measures of itself into register 0, by the SHA-256 of its
-// file: the one value that casemate-build does not compute. It is the owner's to learn
-// from a boot of that firmware that he has watched, and here from one of another guest.
-var knownFirmware = map[string]string{
-	"b157d97b1f69729514feb7f201d2cbe4957f23ab77920e361fe9f822ba49ca4c": "177e29c417b6b61c7cf46ed30b4468931f58642527a268b556254e39b941ec6a",
-}
+	"github.com/casemate/casemate/rootfs/vmtest"
+)
 
 const firmwareFile = "/usr/share/OVMF/OVMF_CODE_4M.fd"
 
-func firmwareRegister(t *testing.T) string {
+// firmwareRegister is register 0, in which OVMF has measured itself: the one value that
+// casemate-build does not compute, and the owner's to learn from a boot of this firmware
+// that he has watched. Here that is one of another guest, which prints it, once for each
+// version of the firmware.
+func firmwareRegister(t *testing.T, tpm ownedTPM) string {
 	t.Helper()
+	b, err := openBuild()
+	if err != nil {
+		t.Fatal(err)
+	}
 	text, err := os.ReadFile(firmwareFile)
 	if err != nil {
 		t.Fatalf("%v (`make setup` installs it)", err)
 	}
-	sum := fmt.Sprintf("%x", sha256.Sum256(text))
-	value, ok := knownFirmware[sum]
-	if !ok {
-		t.Fatalf("%s with SHA-256 %s is another than those whose register 0 is known here", firmwareFile, sum)
+	known := filepath.Join(b.dir, fmt.Sprintf("firmware-%x", sha256.Sum256(text)))
+	if value, err := os.ReadFile(known); err == nil {
+		return string(value)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), vmLimit)
+	defer cancel()
+	value, err := b.watchFirmware(ctx, t, tpm)
+	if err != nil {
+		t.Fatalf("learning register 0 of %s: %v", firmwareFile, err)
+	}
+	if err := os.WriteFile(known, []byte(value), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	return value
+}
+
+func (b *ownerBuild) watchFirmware(ctx context.Context, t *testing.T, tpm ownedTPM) (string, error) {
+	dir := t.TempDir()
+	printer, initramfs, uki := filepath.Join(dir, "printpcrs"), filepath.Join(dir, "initramfs"), filepath.Join(dir, "print.efi")
+	if err := vmtest.Build(ctx, vmtest.Program{Package: "./rootfs/measure/testdata/printpcrs"}, printer); err != nil {
+		return "", err
+	}
+	if err := vmtest.WriteImage(ctx, initramfs, b.kernel, printer, nil); err != nil {
+		return "", err
+	}
+	if err := b.join(ctx, initramfs, uki); err != nil {
+		return "", err
+	}
+	vm := bootVM(ctx, t, vmtest.Config{UKI: uki, TPM: tpm.state, MemoryMiB: 512, TimeLimit: vmLimit})
+	line, err := vm.Console.Expect(ctx, "PCR sha256 0 ")
+	if err != nil {
+		return "", err
+	}
+	_, value, _ := strings.Cut(line, "PCR sha256 0 ")
+	if len(value) != 2*sha256.Size {
+		return "", fmt.Errorf("the guest printed %q", line)
+	}
+	return value, vm.Wait(ctx)
 }
 
 // ownedTPM is the state of a TPM whose owner has made an attestation key in it before the
