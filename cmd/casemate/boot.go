@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/containerd/ttrpc"
 	"github.com/sirupsen/logrus"
@@ -77,18 +78,9 @@ func boot(ctx context.Context) {
 // setUp takes the machine over and says what it found. It returns the state to report
 // once the API is served, "ready" or, with the door parked, "parked".
 func setUp(console *guest.Console, door *agent.Door) (state, text string) {
-	raised, err := guest.RaiseClock(version.Date())
-	if err != nil {
-		door.Park(agent.Reason{Code: "boot-clock", Phrase: notSetUp})
-		console.Print("failed", err.Error())
-		return "parked", "boot-clock: " + notSetUp
-	}
 	report, err := guest.Boot()
 	for _, s := range report.Steps {
 		console.Print("step", s.String())
-	}
-	if raised {
-		console.Print("clock", "the host's time was before this program's build, which is the floor")
 	}
 	for _, name := range report.Absent {
 		console.Print("absent", name)
@@ -101,7 +93,22 @@ func setUp(console *guest.Console, door *agent.Door) (state, text string) {
 		console.Print("failed", err.Error())
 		return "parked", failed.Code() + ": " + notSetUp
 	}
+	if err := raiseClock(console, version.Date()); err != nil {
+		door.Park(agent.Reason{Code: "boot-clock", Phrase: notSetUp})
+		console.Print("failed", err.Error())
+		return "parked", "boot-clock: " + notSetUp
+	}
 	return "ready", "controllers " + strings.Join(report.Controllers, " ")
+}
+
+// raiseClock keeps the clock, which the host has set, from being behind a time that has
+// certainly come: the release's date, and the relying party's time of each token.
+func raiseClock(console *guest.Console, floor time.Time) error {
+	raised, err := guest.RaiseClock(floor)
+	if raised {
+		console.Print("clock", "the host's time was behind "+floor.UTC().Format(time.RFC3339))
+	}
+	return err
 }
 
 // openBootDoor opens the door as the measured configuration says. An image without
@@ -112,7 +119,13 @@ func openBootDoor(ctx context.Context, console *guest.Console, log *slog.Logger,
 		console.Print("absent", config.DefaultPath+": the door stays closed")
 		return
 	}
-	m, err := openDoor(ctx, source{config: config.DefaultPath, steps: steps{timeline{console}}, log: log, disks: guest.Disks}, door, images)
+	src := source{config: config.DefaultPath, steps: steps{timeline{console}}, log: log, disks: guest.Disks}
+	src.clock = func(at time.Time) {
+		if err := raiseClock(console, at); err != nil {
+			console.Print("failed", err.Error())
+		}
+	}
+	m, err := openDoor(ctx, src, door, images)
 	if m != nil {
 		for _, w := range m.conf.Weaknesses() {
 			console.Print("weak", w)

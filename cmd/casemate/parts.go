@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/casemate/casemate/agent/attest"
 	"github.com/casemate/casemate/agent/eventlog"
@@ -34,6 +35,8 @@ type machine struct {
 	log        *slog.Logger
 	// disks lists those that initdata is looked for on; nil looks at none.
 	disks func() ([]string, error)
+	// clock is told the relying party's time; nil is nobody.
+	clock func(time.Time)
 }
 
 // source is where a guest's configuration is, and who is told what is done with it.
@@ -42,6 +45,7 @@ type source struct {
 	steps  steps
 	log    *slog.Logger
 	disks  func() ([]string, error) // as in machine
+	clock  func(time.Time)          // as in machine
 }
 
 // source is what a verb's flags say of it.
@@ -60,7 +64,7 @@ func openGuest(ctx context.Context, o options) (*machine, error) { return o.sour
 // fresh report. Nothing is asked of the relying party yet.
 func (s source) open(ctx context.Context) (*machine, error) {
 	m := newMachine()
-	m.steps, m.log, m.disks = s.steps, s.log, s.disks
+	m.steps, m.log, m.disks, m.clock = s.steps, s.log, s.disks, s.clock
 	var err error
 	if m.conf, err = config.Load(s.config); err != nil {
 		return nil, err
@@ -155,7 +159,7 @@ func (m *machine) kbsConfig() (kbs.Config, error) {
 	}
 	return kbs.Config{
 		URL: m.conf.KBS.URL, Roots: roots, AllowPlainHTTP: m.conf.KBS.PlainHTTP,
-		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, InitData: m.initdata, Transcript: m.keepTranscript, Log: m.log,
+		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, InitData: m.initdata, Transcript: m.keepTranscript, Issued: m.clock, Log: m.log,
 	}, nil
 }
 

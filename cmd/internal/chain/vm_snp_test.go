@@ -139,13 +139,16 @@ func TestVMSNP(t *testing.T) {
 		t.Parallel()
 		ctx, cancel := context.WithTimeout(t.Context(), vmLimit)
 		defer cancel()
-		vm := bootSNP(ctx, t, snpMachine(image, empty, d.Disk, emptyDisk(t)), d.HostData)
+		c := snpMachine(image, empty, d.Disk, emptyDisk(t))
+		c.Clock = time.Now().UTC().Add(-12 * time.Hour).Format("2006-01-02T15:04:05") // keybroker's certificate is backdated by a day
+		vm := bootSNP(ctx, t, c, d.HostData)
 		check(t, "boot", func(t *testing.T) { expect(ctx, t, vm, "casemate: ready: ", "casemate: open: ") })
 		g := agentOf(ctx, t, vm)
 		check(t, "attested-pull", func(t *testing.T) {
 			g.bringUp(ctx, t)
 			g.runs(ctx, t, w.image)
 			g.refuses(ctx, t)
+			expect(ctx, t, vm, "casemate: clock: the host's time was behind ")
 			g.ends(ctx, t)
 		})
 		fmt.Println("vm: attested with snp")
