@@ -87,8 +87,9 @@ interop: build bin/casemate-testsnp
 root: build bin/casemate-testsnp
 	@.ci/gotest -count=1 -timeout 15m -p 1 -tags '$(TAGS) testsnp root' $(call tagged,root)
 
-vm:
-	$(GO) test -count=$(COUNT) -timeout 30m -tags '$(TAGS) vm' -v ./rootfs/vmtest/
+vm: build bin/casemate-testsnp
+	@started=$$(date +%s); $(GO) test -count=$(COUNT) -timeout $$((15 * $(COUNT)))m -tags '$(TAGS) vm' -v ./rootfs/vmtest/ ./cmd/internal/chain/ && \
+		echo "vm: $(COUNT) of $(COUNT) runs passed in $$(($$(date +%s) - started))s"
 
 fuzz:
 	@.ci/fuzz $(FUZZTIME) '$(TAGS)'

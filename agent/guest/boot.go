@@ -30,10 +30,21 @@ type Report struct {
 	Lockdown    bool     // the kernel has the lockdown LSM, and it is set to confidentiality
 }
 
-// Step is one step and the time it took.
+// Step is one step of the boot's timeline.
 type Step struct {
 	Name string
 	Took time.Duration
+	At   time.Duration // when it ended, since the kernel started
+}
+
+// NewStep is the step that began at started, by this process's clock, and ends now.
+func NewStep(name string, started time.Time) Step {
+	return Step{Name: name, Took: time.Since(started), At: uptime()}
+}
+
+// String is the step's line on the console.
+func (s Step) String() string {
+	return s.Name + " " + s.Took.Round(100*time.Microsecond).String() + " at " + s.At.Round(10*time.Millisecond).String()
 }
 
 // Boot takes the first process from the kernel's hands to the point where services can start. It must run once, in
@@ -56,7 +67,7 @@ func Boot() (Report, error) {
 	} {
 		started := time.Now()
 		err := s.run(&r)
-		r.Steps = append(r.Steps, Step{s.name, time.Since(started)})
+		r.Steps = append(r.Steps, NewStep(s.name, started))
 		if err != nil {
 			return r, &StepError{s.name, err}
 		}

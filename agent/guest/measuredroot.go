@@ -8,8 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,7 +26,6 @@ const (
 	rootPoll    = 50 * time.Millisecond
 	maxPin      = 4096    // bytes
 	readAtOnce  = 1 << 20 // bytes
-	maxDevices  = 1024
 	rootOptions = unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID
 )
 
@@ -71,7 +68,7 @@ func EnterRoot(open func(pin string) (Root, error), done func(Step)) error {
 		if err := s.run(); err != nil {
 			return &StepError{s.name, err}
 		}
-		done(Step{s.name, time.Since(started)})
+		done(NewStep(s.name, started))
 	}
 	return &StepError{"root-init", unix.Exec(newInit, []string{"casemate"}, nil)}
 }
@@ -127,27 +124,6 @@ func (e *entrance) find() error {
 			return err
 		}
 	}
-}
-
-// blockDevices lists the nodes of disks and partitions that the kernel has found.
-func blockDevices(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("listing disks: %w", err)
-	}
-	var devices []string
-	for _, entry := range entries {
-		size, err := os.ReadFile(filepath.Join(dir, entry.Name(), "size"))
-		if err != nil || string(size) == "0\n" { // gone again, or a loop device without a file
-			continue
-		}
-		devices = append(devices, "/dev/"+entry.Name())
-	}
-	if len(devices) > maxDevices {
-		return nil, fmt.Errorf("listing disks: %d, want at most %d", len(devices), maxDevices)
-	}
-	slices.Sort(devices)
-	return devices, nil
 }
 
 // check maps the root and reads all of it, so that a guest with a changed byte

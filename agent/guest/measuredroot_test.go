@@ -31,6 +31,14 @@ func TestBlockDevices(t *testing.T) {
 	if want := []string{"/dev/vda1", "/dev/vdb"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v; want %q", got, err, want)
 	}
+	// Of these the host has given one.
+	device("device", "")
+	if err := os.Symlink("../device", filepath.Join(dir, "vdb", "device")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := disks(dir); err != nil || !slices.Equal(got, []string{"/dev/vdb"}) {
+		t.Errorf("disks: got %q, %v", got, err)
+	}
 	for i := range maxDevices {
 		device("vdc"+strconv.Itoa(i), "8\n")
 	}

@@ -54,6 +54,9 @@ type Config struct {
 	// Transcript is told how each handshake went, failed attempts as well, before its
 	// outcome is acted on; nil is nobody.
 	Transcript func(Transcript)
+	// Issued is told when a token was issued that came over https, by the broker's own
+	// clock: time has come that far. nil is nobody.
+	Issued func(time.Time)
 	// Log tells of handshakes; nil discards.
 	Log *slog.Logger
 }

@@ -137,5 +137,8 @@ func (c *Client) attest(ctx context.Context, s *session, attestation []byte) err
 		return violation(err)
 	}
 	s.until = sent.Add(life)
+	if issued := tokenIssued(s.token); c.cfg.Issued != nil && c.base.Scheme == "https" && !issued.IsZero() {
+		c.cfg.Issued(issued)
+	}
 	return nil
 }

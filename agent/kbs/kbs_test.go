@@ -115,12 +115,28 @@ func TestPinnedTLS(t *testing.T) {
 	server := kbstest.StartTLS()
 	defer server.Close()
 	server.Put("default/key/1", []byte(secret))
-	pinned, err := New(Config{URL: server.URL, Roots: server.Roots, Attester: &sampleAttester{}})
+	var issued []time.Time
+	told := func(at time.Time) { issued = append(issued, at) }
+	pinned, err := New(Config{URL: server.URL, Roots: server.Roots, Attester: &sampleAttester{}, Issued: told})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pinned.Close()
 	wantSecret(t, pinned)
+	if len(issued) != 1 || time.Since(issued[0]) > time.Minute || time.Until(issued[0]) > 0 {
+		t.Errorf("issued %v", issued)
+	}
+	plain := kbstest.Start() // whoever is on the way could say any time
+	defer plain.Close()
+	plain.Put("default/key/1", []byte(secret))
+	open, err := New(Config{URL: plain.URL, AllowPlainHTTP: true, Attester: &sampleAttester{}, Issued: told})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	if wantSecret(t, open); len(issued) != 1 {
+		t.Error("a time that came over plain HTTP is believed")
+	}
 	server.Reset()
 	other, err := New(Config{URL: server.URL, Roots: x509.NewCertPool(), Attester: &sampleAttester{}})
 	if err != nil {

@@ -29,18 +29,38 @@ type claims struct {
 	IssuedAt  *int64 `json:"iat"`
 }
 
+// parseClaims reads a token that has been parsed as a JWT.
+func parseClaims(jwt []byte) (c claims, err error) {
+	parts := bytes.Split(jwt, []byte("."))
+	payload, err := base64.RawURLEncoding.DecodeString(string(parts[1]))
+	if err != nil {
+		return claims{}, errors.New("token: claims are not base64url")
+	}
+	if err := json.Unmarshal(payload, &c); err != nil {
+		return claims{}, errors.New("token: malformed claims")
+	}
+	return c, nil
+}
+
+// lastIssue bounds times of issue that are believed, the end of the year 9999.
+const lastIssue = 253402300799
+
+// tokenIssued returns when the broker issued a token, the zero time where it does not say.
+func tokenIssued(jwt []byte) time.Time {
+	c, err := parseClaims(jwt)
+	if err != nil || c.IssuedAt == nil || *c.IssuedAt <= 0 || *c.IssuedAt > lastIssue {
+		return time.Time{}
+	}
+	return time.Unix(*c.IssuedAt, 0)
+}
+
 // tokenLife returns how long a token that was just issued may be used. The guest's
 // clock is host input, so the times are compared with date, the broker's own clock in
 // the same answer, or when it sent none with the time of issue.
 func tokenLife(jwt []byte, date time.Time) (time.Duration, error) {
-	parts := bytes.Split(jwt, []byte("."))
-	payload, err := base64.RawURLEncoding.DecodeString(string(parts[1]))
+	c, err := parseClaims(jwt)
 	if err != nil {
-		return 0, errors.New("token: claims are not base64url")
-	}
-	var c claims
-	if err := json.Unmarshal(payload, &c); err != nil {
-		return 0, errors.New("token: malformed claims")
+		return 0, err
 	}
 	if c.Expires == nil {
 		return 0, errors.New("token: no expiry")

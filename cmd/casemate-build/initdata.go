@@ -3,8 +3,6 @@
 package main
 
 import (
-	"bytes"
-	"compress/gzip"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -27,6 +25,7 @@ type initDataCommand struct {
 	set       []string
 	workload  string
 	output    string
+	disk      string
 	asJSON    bool
 }
 
@@ -60,6 +59,7 @@ into the workload's registration at keybroker.`,
 	c.Flags().StringArrayVar(&ic.set, "set", nil, "`NAME=FILE`: an entry and the file with its content, as aa.toml=FILE, cdh.toml=FILE, policy.rego=FILE; repeatable")
 	c.Flags().StringVar(&ic.workload, "workload", "", "`ID` of the registration that the guest asks to be judged by, written into "+workloadFile)
 	c.Flags().StringVarP(&ic.output, "output", "o", "", "`FILE` to write; - for standard output")
+	c.Flags().StringVar(&ic.disk, "disk", "", "`FILE` to write as well: the document as a raw disk in kata's form, for a virtual machine without kata")
 	c.Flags().BoolVar(&ic.asJSON, "json", false, "print JSON")
 	return c
 }
@@ -84,16 +84,34 @@ func (ic *initDataCommand) run() error {
 	if err != nil {
 		return err
 	}
-	annotation, err := kataAnnotation(raw)
+	packed, err := initdata.Pack(raw)
 	if err != nil {
 		return err
 	}
 	hostData, mrConfigID := document.HostData(), document.MRConfigID()
 	result := initDataResult{
 		File: ic.output, Algorithm: string(algorithm), Digest: string(algorithm) + ":" + hex.EncodeToString(document.Digest()),
-		HostData: hex.EncodeToString(hostData[:]), MRConfigID: hex.EncodeToString(mrConfigID[:]), KataAnnotation: annotation,
+		HostData: hex.EncodeToString(hostData[:]), MRConfigID: hex.EncodeToString(mrConfigID[:]), KataAnnotation: base64.StdEncoding.EncodeToString(packed),
+	}
+	if err := ic.writeDisk(raw); err != nil {
+		return err
 	}
 	return ic.write(raw, result)
+}
+
+// writeDisk writes the document as the guest looks for it among its disks.
+func (ic *initDataCommand) writeDisk(raw []byte) error {
+	if ic.disk == "" {
+		return nil
+	}
+	content, err := initdata.Device(raw)
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(ic.disk, content, publicFileMode); err != nil {
+		return fmt.Errorf("writing the initdata disk: %w", err)
+	}
+	return nil
 }
 
 // entries collects the data table.
@@ -151,18 +169,4 @@ func (ic *initDataCommand) write(raw []byte, result initDataResult) error {
 	_, err := fmt.Fprintf(summary, "wrote       %s (%d bytes)\ndigest      %s\nHOST_DATA   %s\nMRCONFIGID  %s\n",
 		result.File, len(raw), result.Digest, result.HostData, result.MRConfigID)
 	return err
-}
-
-// kataAnnotation packs the document as kata's shim takes it: gzip without a
-// time stamp, standard base64.
-func kataAnnotation(raw []byte) (string, error) {
-	var packed bytes.Buffer
-	w := gzip.NewWriter(&packed)
-	if _, err := w.Write(raw); err != nil {
-		return "", fmt.Errorf("packing initdata: %w", err)
-	}
-	if err := w.Close(); err != nil {
-		return "", fmt.Errorf("packing initdata: %w", err)
-	}
-	return base64.StdEncoding.EncodeToString(packed.Bytes()), nil
 }

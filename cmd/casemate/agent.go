@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/ttrpc"
 
 	"github.com/casemate/casemate/agent"
+	"github.com/casemate/casemate/agent/guest"
 	"github.com/casemate/casemate/cmd/internal/version"
 )
 
@@ -43,7 +44,9 @@ func runAgent(ctx context.Context, args []string) error {
 	opened := make(chan struct{})
 	go func() {
 		defer close(opened)
-		if _, err := openDoor(ctx, o.source(), door, p); err != nil {
+		src := o.source()
+		src.disks = guest.Disks
+		if _, err := openDoor(ctx, src, door, p); err != nil {
 			fmt.Fprintf(os.Stderr, "casemate agent: %v\n", err)
 		}
 	}()

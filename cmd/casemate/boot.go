@@ -20,6 +20,7 @@ import (
 	"github.com/casemate/casemate/agent/container"
 	"github.com/casemate/casemate/agent/guest"
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
+	"github.com/casemate/casemate/cmd/internal/version"
 )
 
 // notSetUp is what the host reads when a boot step failed; which one is in the code.
@@ -56,7 +57,7 @@ func boot(ctx context.Context) {
 			console.Print("failed", err.Error())
 			state, text = "parked", "boot-pod: "+notSetUp
 		} else {
-			handlers = p.service.Handlers()
+			handlers = timeline{console}.requests(p.service.Handlers())
 		}
 	}
 	server, l, err := openAgent(life, agent.DefaultAddress, door, handlers, log)
@@ -80,7 +81,7 @@ func boot(ctx context.Context) {
 func setUp(console *guest.Console, door *agent.Door) (state, text string) {
 	report, err := guest.Boot()
 	for _, s := range report.Steps {
-		console.Print("step", s.Name+" "+s.Took.Round(100*time.Microsecond).String())
+		console.Print("step", s.String())
 	}
 	for _, name := range report.Absent {
 		console.Print("absent", name)
@@ -93,7 +94,22 @@ func setUp(console *guest.Console, door *agent.Door) (state, text string) {
 		console.Print("failed", err.Error())
 		return "parked", failed.Code() + ": " + notSetUp
 	}
+	if err := raiseClock(console, version.Date()); err != nil {
+		door.Park(agent.Reason{Code: "boot-clock", Phrase: notSetUp})
+		console.Print("failed", err.Error())
+		return "parked", "boot-clock: " + notSetUp
+	}
 	return "ready", "controllers " + strings.Join(report.Controllers, " ")
+}
+
+// raiseClock keeps the clock, which the host has set, from being behind a time that has
+// certainly come: the release's date, and the relying party's time of each token.
+func raiseClock(console *guest.Console, floor time.Time) error {
+	raised, err := guest.RaiseClock(floor)
+	if raised {
+		console.Print("clock", "the host's time was behind "+floor.UTC().Format(time.RFC3339))
+	}
+	return err
 }
 
 // openBootDoor opens the door as the measured configuration says. An image without
@@ -104,8 +120,13 @@ func openBootDoor(ctx context.Context, console *guest.Console, log *slog.Logger,
 		console.Print("absent", config.DefaultPath+": the door stays closed")
 		return
 	}
-	// The steps are not for the console: later ones may name what the relying party said.
-	m, err := openDoor(ctx, source{config: config.DefaultPath, steps: steps{io.Discard}, log: log}, door, p)
+	src := source{config: config.DefaultPath, steps: steps{timeline{console}}, log: log, disks: guest.Disks}
+	src.clock = func(at time.Time) {
+		if err := raiseClock(console, at); err != nil {
+			console.Print("failed", err.Error())
+		}
+	}
+	m, err := openDoor(ctx, src, door, p)
 	if m != nil {
 		for _, w := range m.conf.Weaknesses() {
 			console.Print("weak", w)

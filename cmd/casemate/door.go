@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/casemate/casemate/agent"
@@ -34,6 +35,9 @@ func park(door *agent.Door, code, phrase string, err error) error {
 // less.
 func openDoor(ctx context.Context, src source, door *agent.Door, p *podParts) (*machine, error) {
 	m, err := src.open(ctx)
+	if errors.Is(err, errNoTEE) {
+		return nil, park(door, "tee", "the machine has not the TEE that the guest was made for", err)
+	}
 	if err != nil {
 		return nil, park(door, "initdata", "the guest's configuration or initdata was not accepted", err)
 	}

@@ -90,7 +90,7 @@ func (p *podImages) open(ctx context.Context) (*imagepull.Puller, error) {
 	}
 	client, err := p.m.attested(ctx)
 	if err != nil {
-		return nil, err
+		return nil, p.m.notAttested(err)
 	}
 	var unwrapper imagepull.KeyUnwrapper
 	if client != nil {
@@ -138,6 +138,9 @@ func hostPhrase(reference string, err error) error {
 // this machine's.
 func pullPhrase(err error) string {
 	var fault imagepull.Fault
+	if refused, ok := errors.AsType[*attestError](err); ok {
+		return refused.reason.String()
+	}
 	switch {
 	case errors.Is(err, trust.ErrDenied):
 		return "Image policy rejected: Denied by policy"

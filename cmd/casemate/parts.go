@@ -11,10 +11,10 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/casemate/casemate/agent/attest"
 	"github.com/casemate/casemate/agent/eventlog"
-	"github.com/casemate/casemate/agent/initdata"
 	"github.com/casemate/casemate/agent/kbs"
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
 	"github.com/casemate/casemate/imagepull"
@@ -34,6 +34,10 @@ type machine struct {
 	transcript string
 	steps      steps
 	log        *slog.Logger
+	// disks lists those that initdata is looked for on; nil looks at none.
+	disks func() ([]string, error)
+	// clock is told the relying party's time; nil is nobody.
+	clock func(time.Time)
 }
 
 // source is where a guest's configuration is, and who is told what is done with it.
@@ -41,6 +45,8 @@ type source struct {
 	config string // the measured casemate.toml
 	steps  steps
 	log    *slog.Logger
+	disks  func() ([]string, error) // as in machine
+	clock  func(time.Time)          // as in machine
 }
 
 // source is what a verb's flags say of it.
@@ -59,7 +65,7 @@ func openGuest(ctx context.Context, o options) (*machine, error) { return o.sour
 // fresh report. Nothing is asked of the relying party yet.
 func (s source) open(ctx context.Context) (*machine, error) {
 	m := newMachine()
-	m.steps, m.log = s.steps, s.log
+	m.steps, m.log, m.disks, m.clock = s.steps, s.log, s.disks, s.clock
 	var err error
 	if m.conf, err = config.Load(s.config); err != nil {
 		return nil, err
@@ -90,73 +96,20 @@ func newMachine() *machine {
 func (m *machine) detect() error {
 	return m.steps.do("find the TEE", func() (err error) {
 		m.attester, err = attest.Detect(attest.Config{TEE: m.conf.TEE, TestSignerDir: m.conf.TestSNP.Dir, Runtime: heldEvents{m}, Log: m.log})
-		return err
+		if err != nil {
+			return fmt.Errorf("%w: %w", errNoTEE, err)
+		}
+		return nil
 	})
 }
+
+// errNoTEE marks a machine that is not of the kind that configuration wants.
+var errNoTEE = errors.New("this machine cannot attest")
 
 func (m *machine) sayWeaknesses() {
 	for _, w := range m.conf.Weaknesses() {
 		m.steps.say("weakened by measured configuration: %s", w)
 	}
-}
-
-// bindInitData reads initdata once, compares its digest with what the TEE's report
-// carries and takes over what it says. Without initdata the report must carry none.
-func (m *machine) bindInitData(ctx context.Context) error {
-	reader, ok := m.attester.(attest.InitDataReader)
-	recorder, records := m.attester.(attest.InitDataRecorder)
-	if m.conf.InitData == "" {
-		if records {
-			return recorder.RecordInitData(ctx, nil)
-		}
-		if !ok {
-			return nil
-		}
-		bound, err := reader.BoundInitData(ctx)
-		if err != nil {
-			return err
-		}
-		return requireNone(bound)
-	}
-	raw, err := readCapped(m.conf.InitData, initdata.MaxSize)
-	if err != nil {
-		return fmt.Errorf("reading initdata: %w", err)
-	}
-	d, err := initdata.Parse(raw)
-	if err != nil {
-		return err
-	}
-	switch {
-	case records:
-		if err := recorder.RecordInitData(ctx, d.Digest()); err != nil {
-			return err
-		}
-	case ok:
-		bound, err := reader.BoundInitData(ctx)
-		if err != nil {
-			return err
-		}
-		if err := d.Match(bound); err != nil {
-			return err
-		}
-	default:
-		m.steps.say("the %s evidence does not carry initdata; only the relying party's list stands for it", m.attester.TEE())
-	}
-	m.initdata = raw
-	if text, ok := d.Data[keyPolicy]; ok {
-		m.rego = &text
-	}
-	m.conf, err = m.conf.WithInitData(d.Data, m.log)
-	return err
-}
-
-// requireNone keeps the door shut where the report carries the digest of initdata
-// that is not there: it was taken away, or configuration does not say where it is.
-func requireNone(bound []byte) error {
-	if initdata.IsZero(bound) {
-		return nil
-	}
-	return fmt.Errorf("checking initdata: the report carries the digest %x and no initdata is configured", bound)
 }
 
 // readCapped reads a file of at most limit bytes.
@@ -207,7 +160,7 @@ func (m *machine) kbsConfig() (kbs.Config, error) {
 	}
 	return kbs.Config{
 		URL: m.conf.KBS.URL, Roots: roots, AllowPlainHTTP: m.conf.KBS.PlainHTTP,
-		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, InitData: m.initdata, Transcript: m.keepTranscript, Log: m.log,
+		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, InitData: m.initdata, Transcript: m.keepTranscript, Issued: m.clock, Log: m.log,
 	}, nil
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"github.com/casemate/casemate/agent/guest"
 	"github.com/casemate/casemate/storage/devmapper"
@@ -40,7 +39,7 @@ func newMeasuredRoot(text string) (guest.Root, error) {
 func enterRoot(ctx context.Context) {
 	console := guest.NewConsole(os.Stderr)
 	err := guest.EnterRoot(newMeasuredRoot, func(s guest.Step) {
-		console.Print("step", s.Name+" "+s.Took.Round(100*time.Microsecond).String())
+		console.Print("step", s.String())
 	})
 	if failed, ok := errors.AsType[*guest.StepError](err); ok {
 		console.Print("failed", err.Error())

@@ -17,6 +17,10 @@ func (s steps) do(name string, step func() error) error {
 	if err := step(); err != nil {
 		return err
 	}
+	if t, ok := s.w.(timeline); ok {
+		t.step(name, start)
+		return nil
+	}
 	fmt.Fprintf(s.w, "casemate: %-42s %8.1f ms\n", name, float64(time.Since(start).Microseconds())/1000)
 	return nil
 }

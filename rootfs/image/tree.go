@@ -126,6 +126,7 @@ func (e Entry) check() error {
 }
 
 // Entries returns all entries by name, so directories before what is in them.
+// Configuration in /etc so comes before the program: see TestConfigurationComesBeforeTheProgram.
 func (t *Tree) Entries() []Entry {
 	list := make([]Entry, 0, len(t.entries))
 	for _, e := range t.entries {

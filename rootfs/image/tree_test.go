@@ -112,6 +112,30 @@ func TestBootTree(t *testing.T) {
 	}
 }
 
+// TestConfigurationComesBeforeTheProgram: a kernel with too little memory, which the
+// host chooses, goes on with what it could unpack of the archive. A program without all
+// of the configuration, and a boot without its pin, must not be a prefix of it.
+func TestConfigurationComesBeforeTheProgram(t *testing.T) {
+	in := inputs(t, time.Now(), 0o755)
+	in.Extra = []Entry{{Path: "/etc/casemate/casemate.toml", Kind: File, Perm: 0o644}, {Path: "/etc/zz", Kind: File, Perm: 0o644}}
+	boot, err := defaultRecipeOf(t).BootTree(in, "root_hash=00\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tree := range map[string]*Tree{"guest": guestTree(t, in), "boot": boot} {
+		program := false
+		for _, e := range tree.Entries() {
+			program = program || e.HostPath == in.Program
+			if program && strings.HasPrefix(e.Path, "/etc/") {
+				t.Errorf("%s: %s comes behind the program", name, e.Path)
+			}
+		}
+		if !program {
+			t.Errorf("%s: no program", name)
+		}
+	}
+}
+
 func TestTreeRefuses(t *testing.T) {
 	file := func(path string, perm uint32) []Entry { return []Entry{{Path: path, Kind: File, Perm: perm}} }
 	for name, list := range map[string][]Entry{

@@ -71,6 +71,7 @@ const (
 
 	coffMachine      = 4
 	coffSections     = 6
+	coffSymbols      = 12 // where the symbol table is, then how many symbols it has
 	coffOptionalSize = 20
 	coffSize         = 24
 
@@ -104,6 +105,7 @@ type peFile struct {
 	fileAlignment uint32
 	sectionAlign  uint32
 	end           uint64 // of the highest section in memory
+	content       uint64 // where the last section ends in the file
 }
 
 func parsePE(raw []byte) (peFile, error) {
@@ -137,6 +139,7 @@ func parsePE(raw []byte) (peFile, error) {
 	for i := range p.sections {
 		s := raw[p.table+i*sectionSize:]
 		p.end = max(p.end, uint64(e.Uint32(s[12:]))+uint64(e.Uint32(s[8:])))
+		p.content = max(p.content, uint64(e.Uint32(s[20:]))+uint64(e.Uint32(s[16:])))
 	}
 	return p, nil
 }
@@ -144,13 +147,14 @@ func parsePE(raw []byte) (peFile, error) {
 func power(n uint32) bool { return n > 0 && n <= 1<<16 && n&(n-1) == 0 }
 
 // with returns the file with more sections behind all others, in the file and in
-// memory.
+// memory. A symbol table between them, which nothing loads, would be a gap that
+// firmware and whoever computes its measurements need not hash alike: it is left out.
 func (p peFile) with(more []section) ([]byte, error) {
 	if err := p.extensible(more); err != nil {
 		return nil, err
 	}
 	e := binary.LittleEndian
-	out := bytes.Clone(p.raw)
+	out := bytes.Clone(p.raw[:p.content])
 	memory, data := p.end, e.Uint32(p.raw[p.header+optInitializedData:])
 	for i, s := range more {
 		out = append(out, make([]byte, pad(uint64(len(out)), uint64(p.fileAlignment)))...)
@@ -170,6 +174,7 @@ func (p peFile) with(more []section) ([]byte, error) {
 		memory, data = memory+uint64(len(s.content)), data+uint32(size)
 	}
 	h := out[p.header:]
+	e.PutUint64(h[coffSymbols:], 0)
 	e.PutUint16(h[coffSections:], uint16(p.sections+len(more)))
 	e.PutUint32(h[optInitializedData:], data)
 	e.PutUint32(h[optImageSize:], uint32(memory+pad(memory, uint64(p.sectionAlign))))
@@ -191,6 +196,10 @@ func (p peFile) extensible(more []section) error {
 	end := start + len(more)*sectionSize
 	if p.sections+len(more) > sectionsMax || end > room || room > len(p.raw) {
 		return fmt.Errorf("the stub's headers have %d bytes: %d are needed for %d more sections", room, end, len(more))
+	}
+	if symbols := uint64(e.Uint32(h[coffSymbols:])); p.content > uint64(len(p.raw)) || p.content < uint64(room) ||
+		p.content < uint64(len(p.raw)) && symbols != p.content {
+		return fmt.Errorf("the stub's sections end at %d of %d bytes: want nothing behind them but a symbol table", p.content, len(p.raw))
 	}
 	if len(bytes.Trim(p.raw[start:end], "\x00")) > 0 {
 		return errors.New("the stub has something behind its section table")

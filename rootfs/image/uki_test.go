@@ -89,6 +89,21 @@ func TestUKI(t *testing.T) {
 	}
 }
 
+// TestUKIWithoutSymbols: a stub with a symbol table gives the image of one without.
+func TestUKIWithoutSymbols(t *testing.T) {
+	u := ukiParts()
+	want, err := u.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary.LittleEndian.PutUint32(u.Stub[0x80+coffSymbols:], uint32(len(u.Stub)))
+	binary.LittleEndian.PutUint32(u.Stub[0x80+coffSymbols+4:], 3)
+	u.Stub = append(u.Stub, "symbols"...)
+	if got, err := u.Build(); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("the symbol table changes the image (%v)", err)
+	}
+}
+
 // TestCheckSum: the sum as Microsoft's own tools count it, of a file that was made
 // with a sum of its own in objcopy: see TestUKITools. Here, its rule by hand.
 func TestCheckSum(t *testing.T) {
@@ -114,6 +129,7 @@ func TestUKIRefuses(t *testing.T) {
 		"stub of 32 bits":         func(u *UKI) { u.Stub = at(good.Stub, header+optMagic, 0x10b) },
 		"stub that is no program": func(u *UKI) { u.Stub = at(good.Stub, header+optSubsystem, 3) },
 		"signed stub":             func(u *UKI) { u.Stub = at(good.Stub, header+optSecurityDirectory, 4096) },
+		"stub with more behind":   func(u *UKI) { u.Stub = append(bytes.Clone(good.Stub), 1) },
 		"stub without room":       func(u *UKI) { u.Stub = at(good.Stub, header+optHeadersSize, 512) },
 		"stub with too many sections": func(u *UKI) {
 			u.Stub = at(good.Stub, header+coffMachine, 0x8664|97<<16)

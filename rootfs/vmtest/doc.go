@@ -6,9 +6,11 @@
 //
 // The kernel is Debian's (package kernel), the initial RAM file system is written by package cpio, vsock is carried
 // by package vsockdev, programs run through package remote. Every machine has a hard time limit. What the machine
-// under the test lacks, QEMU or the kernel package, is an error that names `make setup`.
+// under the test lacks, QEMU or the kernel package, is an error that names `make setup`. A machine can have a TPM
+// (swtpm) and boot a unified kernel image by OVMF, which takes ten seconds more.
 //
 // The checks themselves are behind the build tag vm: the guest as such in vm_test.go, a pod's life in pod_test.go and
 // podsteps_test.go, with the guest's files and an image from guestfiles_test.go
-// and a registry from registry_test.go; the measured boot in root_test.go.
+// and a registry from registry_test.go; the measured boot in root_test.go. What needs keybroker and the owner's
+// programs beside the guest is in cmd/internal/chain.
 package vmtest

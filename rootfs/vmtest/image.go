@@ -83,6 +83,13 @@ func addFile(w *cpio.Writer, file File) error {
 	return errors.Join(err, f.Close())
 }
 
+// ModuleList is the list that WriteImage writes, a path in the guest a line, for an
+// image that loads more: it brings its own at /etc/casemate/modules.
+func ModuleList(ctx context.Context, k *kernel.Kernel) (string, error) {
+	_, list, err := imageModules(ctx, k)
+	return list, err
+}
+
 // imageModules resolves modules.txt and returns the list in the form that package guest reads.
 func imageModules(ctx context.Context, k *kernel.Kernel) ([]kernel.Module, string, error) {
 	var names []string

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -26,20 +27,30 @@ const (
 	// guestCID is free to choose: every machine has a vsock device of its own.
 	guestCID = 42
 
+	// CommandLine begins that of every machine which is started without UKI.
+	CommandLine = "console=ttyS0 panic=-1 quiet cryptomgr.notests"
+
 	defaultMemoryMiB = 256
 	defaultTimeLimit = 60 * time.Second
 	dialInterval     = 20 * time.Millisecond
+	killDelay        = 5 * time.Second // timeout kills after two
 )
 
 // Config describes a machine.
 type Config struct {
-	Kernel    string        // path of the ELF image
+	Kernel    string        // path of the ELF image, or of a bzImage, which a machine with a TPM needs
 	Initrd    string        // path of the archive
+	UKI       string        // path of a unified kernel image, which OVMF starts in place of Kernel and Initrd
+	TPM       string        // directory with the state of an swtpm, of which the machine gets a copy; "" for no TPM
+	Clock     string        // what the machine's clock says at first, as 1970-01-01; "" for the time
 	Disks     []string      // raw images, /dev/vda and on, with the serial numbers disk0 and on
-	Append    string        // more words for the kernel command line, which is the host's to write
+	Shared    []string      // raw images behind Disks that the machine cannot write, and other machines may have too
+	Append    string        // more words for the kernel command line, which is the host's to write; with UKI all of it, or "" for the image's own
 	MAC       string        // hardware address of a network card, "" for none: the host's loopback is 10.0.2.2 there
 	MemoryMiB int           // 256 if 0
 	TimeLimit time.Duration // the machine is killed after that; 60 s if 0
+
+	vars string // OVMF's variables, a copy
 }
 
 // VM is a running machine.
@@ -49,6 +60,7 @@ type VM struct {
 	dir     string
 	device  *vsockdev.Device
 	cmd     *exec.Cmd
+	tpm     *exec.Cmd // nil for none
 	started time.Time
 
 	stop   sync.Once
@@ -77,15 +89,19 @@ func Boot(ctx context.Context, c Config) (*VM, error) {
 	if vm.device, err = vsockdev.Start(ctx, dir, guestCID); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting a machine: %w", err), os.RemoveAll(dir))
 	}
+	if err := vm.firmware(ctx, &c); err != nil {
+		return nil, errors.Join(fmt.Errorf("starting a machine: %w", err), vm.release())
+	}
 	// timeout(1) keeps the limit even when this process is killed.
 	args := append([]string{"-k", "2", strconv.Itoa(int(c.TimeLimit.Seconds())), program}, arguments(c, vm.device.Socket())...)
 	vm.cmd = exec.CommandContext(ctx, "timeout", args...)
 	vm.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	vm.cmd.Cancel = func() error { return syscall.Kill(-vm.cmd.Process.Pid, syscall.SIGKILL) }
-	vm.cmd.WaitDelay = time.Second
+	// Not SIGKILL: timeout waits for QEMU and so learns its processor time, and kills what stays.
+	vm.cmd.Cancel = func() error { return syscall.Kill(-vm.cmd.Process.Pid, syscall.SIGTERM) }
+	vm.cmd.WaitDelay = killDelay
 	vm.cmd.Stdout, vm.cmd.Stderr = vm.Console, vm.Console
 	if err := vm.cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("starting a machine: %w", err), vm.device.Stop(), os.RemoveAll(dir))
+		return nil, errors.Join(fmt.Errorf("starting a machine: %w", err), vm.release())
 	}
 	go func() {
 		vm.err = vm.cmd.Wait()
@@ -106,15 +122,31 @@ func arguments(c Config, socket string) []string {
 		"-M", "q35,memory-backend=mem", "-object", "memory-backend-memfd,id=mem,size=" + memory + "M,share=on",
 		"-nodefaults", "-no-user-config", "-no-reboot", "-nographic", "-serial", "stdio", "-monitor", "none",
 		"-chardev", "socket,id=vsock,path=" + socket, "-device", "vhost-user-vsock-pci,chardev=vsock",
-		"-kernel", c.Kernel, "-initrd", c.Initrd,
-		"-append", "console=ttyS0 panic=-1 quiet cryptomgr.notests " + c.Append,
+	}
+	if c.UKI != "" {
+		args = append(args, "-kernel", c.UKI,
+			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+firmwareCode, "-drive", "if=pflash,unit=1,format=raw,file="+c.vars)
+		if c.Append != "" {
+			args = append(args, "-append", c.Append)
+		}
+	} else {
+		args = append(args, "-kernel", c.Kernel, "-initrd", c.Initrd, "-append", CommandLine+" "+c.Append)
+	}
+	if c.TPM != "" {
+		args = append(args, "-chardev", "socket,id=tpm,path="+c.TPM, "-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0")
+	}
+	if c.Clock != "" {
+		args = append(args, "-rtc", "base="+c.Clock)
 	}
 	if c.MAC != "" {
 		args = append(args, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=,mac="+c.MAC)
 	}
-	for i, disk := range c.Disks {
-		id := "disk" + strconv.Itoa(i)
-		args = append(args, "-drive", "if=none,format=raw,cache=unsafe,id="+id+",file="+disk, "-device", "virtio-blk-pci,drive="+id+",serial="+id)
+	for i, disk := range slices.Concat(c.Disks, c.Shared) {
+		id, mode := "disk"+strconv.Itoa(i), ""
+		if i >= len(c.Disks) {
+			mode = ",readonly=on"
+		}
+		args = append(args, "-drive", "if=none,format=raw,cache=unsafe,id="+id+",file="+disk+mode, "-device", "virtio-blk-pci,drive="+id+",serial="+id)
 	}
 	return args
 }
@@ -188,9 +220,18 @@ func (vm *VM) Stop() error {
 			err = vm.cmd.Cancel()
 			<-vm.exited
 		}
-		err = errors.Join(err, vm.device.Stop(), os.RemoveAll(vm.dir))
+		err = errors.Join(err, vm.release())
 	})
 	return err
+}
+
+// release ends what runs beside the machine and removes its directory.
+func (vm *VM) release() error {
+	if vm.tpm != nil {
+		_ = vm.tpm.Process.Kill()
+		_ = vm.tpm.Wait()
+	}
+	return errors.Join(vm.device.Stop(), os.RemoveAll(vm.dir))
 }
 
 // TempDisk makes an empty raw image of size bytes in dir.

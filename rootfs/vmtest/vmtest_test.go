@@ -51,6 +51,27 @@ func TestArguments(t *testing.T) {
 	}
 }
 
+// TestFirmwareArguments: with a unified kernel image the command line is the image's own
+// unless the test gives one, and nothing else is loaded.
+func TestFirmwareArguments(t *testing.T) {
+	c := Config{UKI: "u", TPM: "sock", Clock: "1970-01-01", MemoryMiB: 512, Disks: []string{"d"}, Shared: []string{"s"}, vars: "v"}
+	got := strings.Join(arguments(c, "x"), " ")
+	for _, want := range []string{
+		"-kernel u", "readonly=on,file=" + firmwareCode, "unit=1,format=raw,file=v", "socket,id=tpm,path=sock", "tpm-crb", "-rtc base=1970-01-01",
+		"id=disk0,file=d -device", "id=disk1,file=s,readonly=on -device",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %s", want, got)
+		}
+	}
+	if strings.Contains(got, "-append") || strings.Contains(got, "-initrd") {
+		t.Errorf("a command line or initrd from outside in %s", got)
+	}
+	if c.Append = "words"; !strings.Contains(strings.Join(arguments(c, "x"), " "), "-append words") {
+		t.Error("the host's command line is not passed on")
+	}
+}
+
 func TestImageModuleNames(t *testing.T) {
 	for _, want := range []string{"dm_crypt", "vmw_vsock_virtio_transport", "?sev_guest", "?tdx_guest", "tsm.ko.xz"} {
 		if !strings.Contains("\n"+moduleNames, "\n"+want+"\n") {

@@ -5,7 +5,6 @@
 package chain
 
 import (
-	"context"
 	"net"
 	"os"
 	"os/exec"
@@ -108,13 +107,6 @@ func dialAgent(t *testing.T, socket string) *ttrpc.Client {
 	}
 }
 
-func within(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // sandbox creates the sandbox as soon as the door is open, or returns the refusal.
 func (g *agentGuest) sandbox(t *testing.T) error {
 	t.Helper()
@@ -125,40 +117,6 @@ func (g *agentGuest) sandbox(t *testing.T) error {
 		}
 	}
 }
-
-// container is a request in the form of a guest pull.
-func podContainer(id, image string, args ...string) *kata.CreateContainerRequest {
-	kind := "container"
-	if image == "pause" {
-		kind = "sandbox"
-	}
-	return &kata.CreateContainerRequest{
-		ContainerId: id, ExecId: id,
-		Storages: []*kata.Storage{{
-			Driver: "image_guest_pull", Source: image, Fstype: "overlay", MountPoint: "/run/kata-containers/" + id + "/rootfs",
-			DriverOptions: []string{`image_guest_pull={"metadata":{"io.kubernetes.cri.container-type":"` + kind + `"}}`},
-		}},
-		OCI: &kata.Spec{
-			Version: "1.1.0", Annotations: map[string]string{"io.kubernetes.cri.container-type": kind},
-			Process: &kata.Process{Args: args, Env: []string{"PATH=/bin"}, Cwd: "/", User: &kata.User{}, Capabilities: &kata.LinuxCapabilities{}, NoNewPrivileges: true},
-			Root:    &kata.Root{Path: "/run/kata-containers/" + id + "/rootfs"},
-			Mounts: []*kata.Mount{
-				{Destination: "/proc", Type: "proc", Source: "proc"}, {Destination: "/dev", Type: "tmpfs", Source: "tmpfs"},
-			},
-			Linux: &kata.Linux{Namespaces: []*kata.LinuxNamespace{{Type: "mount"}, {Type: "ipc"}, {Type: "uts"}, {Type: "pid"}}},
-		},
-	}
-}
-
-func wantRefused(t *testing.T, what string, err error, text string) {
-	t.Helper()
-	s := status.Convert(err)
-	if s.Code() != codes.PermissionDenied || !strings.Contains(s.Message(), text) {
-		t.Errorf("%s: got %v %q, want %v with %q", what, s.Code(), s.Message(), codes.PermissionDenied, text)
-	}
-}
-
-func second[T any](_ T, err error) error { return err }
 
 // TestPod is a kata pod with an encrypted, signed image of a real registry, whose
 // key keybroker releases for this guest's initdata, the tenant's policy in it.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build root || interop
+//go:build root || interop || vm
 
 package chain
 
@@ -33,11 +33,13 @@ type world struct {
 
 func program(name string) string { return filepath.Join(bin, name) }
 
-func newWorld(t *testing.T) *world {
+// newWorld starts them. names are those by which the guest reaches keybroker, besides
+// this machine's own.
+func newWorld(t *testing.T, names ...string) *world {
 	t.Helper()
 	for _, name := range []string{"casemate-testsnp", "keybroker", "casemate-build"} {
 		if _, err := os.Stat(program(name)); err != nil {
-			t.Fatalf("%v (`make root` builds it)", err)
+			t.Fatalf("%v (`make build bin/casemate-testsnp` makes it)", err)
 		}
 	}
 	w := &world{dir: t.TempDir()}
@@ -49,7 +51,7 @@ func newWorld(t *testing.T) *world {
 	if w.chip, err = fixture.NewChip(w.path("chip")); err != nil {
 		t.Fatal(err)
 	}
-	if w.broker, err = fixture.StartBroker(t.Context(), program("keybroker"), w.path("keybroker"), w.chip.Root()); err != nil {
+	if w.broker, err = fixture.StartBroker(t.Context(), program("keybroker"), w.path("keybroker"), w.chip.Root(), names...); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.broker.Close)
