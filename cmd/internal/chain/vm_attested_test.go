@@ -105,7 +105,7 @@ func denied(ctx context.Context, t *testing.T, w *podWorld, g *podGuest, rule, f
 			t.Errorf("the host reads %q", line)
 		}
 	}
-	fmt.Printf("denied: %s %s\n", rule, found)
+	fmt.Println(strings.TrimSpace("denied: " + rule + " " + found))
 }
 
 // wantFailed: a container is not made, for a reason that the console has too.
