@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -292,5 +293,52 @@ func TestErofsNoSpace(t *testing.T) {
 	wantEmpty(t, p)
 	if n := mounts(t, small); n != 0 {
 		t.Errorf("%d mounts are left", n)
+	}
+}
+
+// Many who look for a free loop device at once each find one, and each is free
+// again when it is closed.
+func TestLoopRace(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "image")
+	if err := writeProbe(file); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := attachLoop(file); err != nil {
+		t.Skipf("this kernel has no loop devices: %v", err)
+	} else {
+		d.Close()
+	}
+	var wg sync.WaitGroup
+	devices := make([]*os.File, 40)
+	for i := range devices {
+		wg.Go(func() {
+			d, err := attachLoop(file)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			devices[i] = d
+		})
+	}
+	wg.Wait()
+	seen := map[string]bool{}
+	for _, d := range devices {
+		if d == nil {
+			continue
+		}
+		if seen[d.Name()] {
+			t.Errorf("%s was given out twice", d.Name())
+		}
+		seen[d.Name()] = true
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for deadline := time.Now().Add(5 * time.Second); loops(t, dir) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d loop devices are left", loops(t, dir))
+		}
 	}
 }

@@ -14,7 +14,7 @@ const (
 	loopControl = "/dev/loop-control"
 	// loopAttempts is how often a free loop device may turn out taken: others
 	// look for one at the same time.
-	loopAttempts = 64
+	loopAttempts = 1024
 	// loopSector is the block size of images (erofs.BlockBytes): the device must
 	// take reads of that size.
 	loopSector = 512
