@@ -22,8 +22,8 @@ import (
 )
 
 const (
-	diskName  = "casemate-disk" // in /dev/mapper
-	diskDir   = "/run/casemate/disk"
+	diskName = "casemate-disk" // in /dev/mapper
+	diskDir  = "/run/casemate/disk"
 	// diskConfig is where buildah leaves the image's config, inside of the encryption.
 	diskConfig = ".krun_config.json"
 )

@@ -58,6 +58,8 @@ func benchmarks() []struct {
 		{"pull-gzip", pullGzip},
 		{"pull-zstd", pullZstd},
 		{"verity-tree", verityTree},
+		{"scratch-open", scratchOpen},
+		{"scratch-throughput", scratchThroughput},
 		{"handshake", handshake},
 		{"unwrap", unwrap},
 		{"ready", agentReady},
