@@ -61,6 +61,10 @@ func (s *Service) parseVolume(st *kata.Storage) (volumeOptions, error) {
 			return o, err
 		}
 	}
+	if o.driver == driverLocal && o.size > 0 {
+		// A directory has no size of its own: taking the option would promise a limit that nothing keeps.
+		return o, fail(codes.InvalidArgument, "volume option size is not served for driver %s", driverLocal)
+	}
 	if g := st.GetFsGroup(); g != nil {
 		o.gid = int(g.GetGroupId())
 	}

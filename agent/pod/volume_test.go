@@ -88,6 +88,7 @@ func TestRootVolumesRefused(t *testing.T) {
 		"setuid option":         {func(st *kata.Storage) { st.Options = []string{"suid"} }, codes.InvalidArgument},
 		"devices":               {func(st *kata.Storage) { st.Options = []string{"dev"} }, codes.InvalidArgument},
 		"huge":                  {func(st *kata.Storage) { st.Options = []string{"size=1000000000000000"} }, codes.InvalidArgument},
+		"size of a directory":   {func(st *kata.Storage) { st.Driver, st.Options = "local", []string{"size=4096"} }, codes.InvalidArgument},
 		"mode with setuid":      {func(st *kata.Storage) { st.Options = []string{"mode=4777"} }, codes.InvalidArgument},
 		"option smuggle":        {func(st *kata.Storage) { st.Options = []string{"size=1,uid=0"} }, codes.InvalidArgument},
 		"driver option":         {func(st *kata.Storage) { st.DriverOptions = []string{"encryption_key=ephemeral"} }, codes.PermissionDenied},

@@ -58,6 +58,7 @@ func runDisk(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	defer keys.close()
 	control, err := devmapper.Open()
 	if err != nil {
 		return err

@@ -175,6 +175,10 @@ func (p *podVolumes) close() error {
 		}
 		delete(p.open, name)
 	}
+	if p.keys != nil {
+		p.keys.close()
+		p.keys = nil
+	}
 	if p.control != nil {
 		errs = append(errs, p.control.Close())
 		p.control = nil

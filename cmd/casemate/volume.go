@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/casemate/casemate/agent/kbs"
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
 	"github.com/casemate/casemate/keyprovider"
 	"github.com/casemate/casemate/storage"
@@ -64,6 +65,7 @@ func withVolume(ctx context.Context, args []string, verb volumeVerb) error {
 	keys, err := m.volumeKeys()
 	if err == nil {
 		err = verb(ctx, m, storage.Volumes{Mapper: control, Keys: keys}, c, device)
+		keys.close()
 	}
 	return errors.Join(err, control.Close())
 }
@@ -138,6 +140,13 @@ func (m *machine) volumeKeys() (volumeKeys, error) {
 	}
 	sealed, err := m.unsealer(secrets)
 	return volumeKeys{secrets, sealed}, err
+}
+
+// close ends the session with the relying party.
+func (k volumeKeys) close() {
+	if client, ok := k.secrets.(*kbs.Client); ok {
+		client.Close()
+	}
 }
 
 // Key returns what a URI of measured configuration names.

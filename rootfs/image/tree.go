@@ -52,6 +52,12 @@ func shells() []string {
 	return []string{"ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "sh", "sulogin", "tcsh", "toybox", "zsh"}
 }
 
+// diskTools are the names of programs that casemate does itself what they do: a guest that holds one has somebody to
+// start it.
+func diskTools() []string {
+	return []string{"cryptsetup", "dd", "dmsetup", "e2fsck", "integritysetup", "mke2fs", "mkfs", "mkfs.ext4", "veritysetup"}
+}
+
 // Tree is the content of a guest's root.
 type Tree struct {
 	entries map[string]Entry
@@ -121,6 +127,9 @@ func (e Entry) check() error {
 	}
 	if e.Kind != Directory && slices.Contains(shells(), path.Base(e.Path)) {
 		return errors.New("a shell has no place in a measured guest")
+	}
+	if e.Kind != Directory && slices.Contains(diskTools(), path.Base(e.Path)) {
+		return errors.New("casemate starts no such program, and nobody else may")
 	}
 	return nil
 }

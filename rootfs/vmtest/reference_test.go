@@ -7,7 +7,6 @@ package vmtest
 import (
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"testing"
 )
 
@@ -15,19 +14,12 @@ import (
 // guest alone.
 const cryptsetup = "/usr/sbin/cryptsetup"
 
-// sharedLibrary finds the paths in what ldd prints.
-var sharedLibrary = regexp.MustCompile(`(?m)(/\S+) \(0x[0-9a-f]+\)$`)
-
 // referenceFiles are what tests in the guest compare with: cryptsetup, and an empty file system made by mkfs.ext4.
 func referenceFiles(t *testing.T) []File {
 	t.Helper()
-	out, err := exec.Command("ldd", cryptsetup).Output()
+	files, err := HostProgram(cryptsetup)
 	if err != nil {
-		t.Fatalf("ldd %s: %v (`make setup` installs it)", cryptsetup, err)
-	}
-	files := []File{{Path: cryptsetup, HostPath: cryptsetup, Perm: 0o755}}
-	for _, m := range sharedLibrary.FindAllStringSubmatch(string(out), -1) {
-		files = append(files, File{Path: m[1], HostPath: m[1], Perm: 0o755})
+		t.Fatal(err)
 	}
 	image := filepath.Join(t.TempDir(), "ext4.img")
 	// mkfs.ext4 makes the file, of so many KiB.

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,7 +70,7 @@ func TestVMScratchPod(t *testing.T) {
 		name string
 		run  func(*testing.T, context.Context)
 	}{
-		{"sandbox", m.makeSandbox}, {"mounts", m.scratchMounts}, {"pause", m.makePause}, {"run", m.runOnScratch}, {"off", m.destroyWithScratch},
+		{"sandbox", m.makeSandbox}, {"mounts", m.scratchMounts}, {"programs", m.onlyProgram}, {"pause", m.makePause}, {"run", m.runOnScratch}, {"off", m.destroyWithScratch},
 	} {
 		check(t, "scratch/"+c.name, func(t *testing.T) { c.run(t, ctx) })
 		if t.Failed() {
@@ -101,6 +102,16 @@ func (m *podMachine) scratchMounts(t *testing.T, ctx context.Context) {
 		if !strings.Contains(out.String(), "/dev/mapper/casemate-scratch "+point+" ext4 rw,nosuid,nodev,noatime") {
 			t.Errorf("%s does not lie on scratch:\n%s", point, out.Bytes())
 		}
+	}
+}
+
+// onlyProgram: the guest has made its scratch without a program but casemate, since it holds none. The busybox is this
+// test's own.
+func (m *podMachine) onlyProgram(t *testing.T, ctx context.Context) {
+	var out bytes.Buffer
+	code, err := m.vm.Run(ctx, remote.Request{Run: "busybox", Args: []string{"find", "/", "-xdev", "-type", "f", "-perm", "/111"}, Seconds: 60}, &out)
+	if got := strings.Fields(out.String()); err != nil || code != 0 || !slices.Equal(got, []string{"/tests/busybox", "/init"}) && !slices.Equal(got, []string{"/init", "/tests/busybox"}) {
+		t.Errorf("exit code %d, %v: programs %q", code, err, got)
 	}
 }
 

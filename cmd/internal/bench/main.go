@@ -59,6 +59,8 @@ func benchmarks() []struct {
 		{"pull-zstd", pullZstd},
 		{"pull-store", pullStore},
 		{"verity-tree", verityTree},
+		{"scratch-open", scratchOpen},
+		{"scratch-throughput", scratchThroughput},
 		{"handshake", handshake},
 		{"unwrap", unwrap},
 		{"ready", agentReady},

@@ -86,12 +86,13 @@ type goPackage struct {
 	Imports    []string
 	Dir        string
 	GoFiles    []string
+	CgoFiles   []string
 	Module     *struct{ Path string }
 }
 
 func list(t *testing.T, args ...string) []goPackage {
 	t.Helper()
-	cmd := exec.Command("go", append([]string{"list", "-tags", tags, "-json=ImportPath,Dir,GoFiles,Imports,Module"}, args...)...)
+	cmd := exec.Command("go", append([]string{"list", "-tags", tags, "-json=ImportPath,Dir,GoFiles,CgoFiles,Imports,Module"}, args...)...)
 	cmd.Dir = "../../.."
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
