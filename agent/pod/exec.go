@@ -106,14 +106,15 @@ func (s *Service) forget(id, execID string) {
 	}
 }
 
-// processSpec is a process of a request as it stands.
+// processSpec is a process of a request as it stands, but for the name of an AppArmor profile: that lies in the kernel
+// of the host, which sends the name along.
 func processSpec(from *kata.Process) *specs.Process {
 	out := &specs.Process{
 		Terminal: from.GetTerminal(), Args: from.GetArgs(), Env: from.GetEnv(), Cwd: from.GetCwd(),
 		User: specs.User{
 			UID: from.GetUser().GetUID(), GID: from.GetUser().GetGID(), AdditionalGids: from.GetUser().GetAdditionalGids(),
 		},
-		NoNewPrivileges: from.GetNoNewPrivileges(), ApparmorProfile: from.GetApparmorProfile(), SelinuxLabel: from.GetSelinuxLabel(),
+		NoNewPrivileges: from.GetNoNewPrivileges(), SelinuxLabel: from.GetSelinuxLabel(),
 	}
 	if b := from.GetConsoleSize(); b.GetHeight() > 0 && b.GetWidth() > 0 {
 		out.ConsoleSize = &specs.Box{Height: uint(b.GetHeight()), Width: uint(b.GetWidth())}

@@ -91,6 +91,12 @@ type guest struct {
 
 func startGuest(t *testing.T) *guest {
 	t.Helper()
+	return startJudgedGuest(t, allowAll{}, nil, nil)
+}
+
+// startJudgedGuest starts one behind a policy; other is nil or images of the test's own, admit what pod.Config has.
+func startJudgedGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(image, requested *specs.Process) error) *guest {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("creating containers needs root")
 	}
@@ -126,8 +132,11 @@ func startGuest(t *testing.T) *guest {
 		t.Fatal(err)
 	}
 	var once sync.Once
+	if other == nil {
+		other = g.images
+	}
 	service, err := pod.New(pod.Config{
-		Dir: g.dir, Runtime: runtime, Images: g.images, Pause: program, Version: "4.1.0", Log: log,
+		Dir: g.dir, Runtime: runtime, Images: other, Pause: program, Version: "4.1.0", Log: log, Begun: agent.Begun, Admit: admit,
 		Shutdown: func() { once.Do(func() { close(g.down) }) },
 	})
 	if err != nil {
@@ -140,18 +149,18 @@ func startGuest(t *testing.T) *guest {
 			t.Error(err)
 		}
 	})
-	g.connect(t, service, log)
+	g.connect(t, service, policy, log)
 	return g
 }
 
-func (g *guest) connect(t *testing.T, service *pod.Service, log *slog.Logger) {
+func (g *guest) connect(t *testing.T, service *pod.Service, policy agent.Policy, log *slog.Logger) {
 	t.Helper()
 	door := new(agent.Door)
 	server, err := agent.NewServer(agent.Config{Version: "1", Door: door, Log: log, Handlers: service.Handlers()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	door.Open(allowAll{})
+	door.Open(policy)
 	address, err := agent.ParseAddress("unix://" + filepath.Join(t.TempDir(), "agent.sock"))
 	if err != nil {
 		t.Fatal(err)
