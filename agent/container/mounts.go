@@ -77,7 +77,7 @@ func checkMount(m *specs.Mount, policy Policy) error {
 			readonly = true
 		case "rw":
 			readonly = false
-		case "shared", "rshared":
+		case "shared", "rshared", "remount":
 			return refuse("mount option %q", o)
 		}
 	}

@@ -78,6 +78,9 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 	if err != nil {
 		return err
 	}
+	if err := s.checkSources(spec.Mounts); err != nil {
+		return err
+	}
 	if s.cfg.Admit != nil && !p.pause {
 		if err := s.cfg.Admit(&p.imageProcess, spec.Process); err != nil {
 			return err
@@ -131,7 +134,6 @@ func (s *Service) publish(box *sandbox, p *plan, e *entry, c *container.Containe
 			return err
 		}
 		box.namespaces.pid = file
-		box.undo[0] = box.namespaces.close
 	}
 	e.container = c
 	return nil
@@ -145,9 +147,16 @@ func (s *Service) giveUp(ctx context.Context, e *entry) error {
 	err := e.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.containers, e.id)
+	s.drop(e)
 	if err != nil {
 		s.cfg.Log.ErrorContext(ctx, "undoing a creation", "container", e.id, "error", err)
 	}
 	return nil
+}
+
+// drop forgets e, and not another container that has got its id since. The caller holds mu.
+func (s *Service) drop(e *entry) {
+	if s.containers[e.id] == e {
+		delete(s.containers, e.id)
+	}
 }

@@ -98,10 +98,10 @@ func execError(e *entry, err error) error {
 }
 
 // forget takes a further process off the list once its end has been told.
-func (s *Service) forget(id, execID string) {
+func (s *Service) forget(id, execID string, p *process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.containers[id]; e != nil {
+	if e := s.containers[id]; e != nil && e.execs[execID] == p { // another may have got the id
 		delete(e.execs, execID)
 	}
 }

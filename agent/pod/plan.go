@@ -38,7 +38,7 @@ type plan struct {
 
 func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 	p := &plan{id: req.GetContainerId(), sharePID: req.GetSandboxPidns(), oci: req.GetOCI()}
-	if err := container.CheckID(p.id); err != nil {
+	if container.CheckID(p.id) != nil || reservedID(p.id) {
 		return nil, fail(codes.InvalidArgument, "container id %.140q is no name", p.id)
 	}
 	if e := req.GetExecId(); e != "" && e != p.id {

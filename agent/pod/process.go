@@ -121,7 +121,7 @@ func (s *Service) waitProcess(ctx context.Context, req *kata.WaitProcessRequest)
 	if err != nil {
 		return nil, err
 	}
-	s.forget(req.GetContainerId(), req.GetExecId())
+	s.forget(req.GetContainerId(), req.GetExecId(), p)
 	return &kata.WaitProcessResponse{Status: int32(exit.Code)}, nil //nolint:gosec // 0 to 255
 }
 
@@ -141,7 +141,7 @@ func (s *Service) removeContainer(ctx context.Context, req *kata.RemoveContainer
 		return nil, err
 	}
 	s.mu.Lock()
-	delete(s.containers, e.id)
+	s.drop(e)
 	s.mu.Unlock()
 	return &emptypb.Empty{}, nil
 }

@@ -56,8 +56,8 @@ func (s *Service) createSandbox(_ context.Context, req *kata.CreateSandboxReques
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sandbox != nil {
-		return nil, fail(codes.FailedPrecondition, "the sandbox exists: one guest has one")
+	if s.sandbox != nil || s.ended {
+		return nil, fail(codes.FailedPrecondition, "the sandbox exists or has ended: one guest has one")
 	}
 	box := &sandbox{id: req.GetSandboxId()}
 	if err := s.fillSandbox(box, req); err != nil {
@@ -92,12 +92,15 @@ func (s *Service) fillSandbox(box *sandbox, req *kata.CreateSandboxRequest) erro
 			return err
 		}
 	}
+	if err := s.mountCopies(box); err != nil {
+		return err
+	}
 	ns, err := makeNamespaces(filepath.Join(s.cfg.Dir, "namespaces"), req.GetHostname())
 	if err != nil {
 		return err
 	}
 	box.namespaces = ns
-	box.undo = append(box.undo, ns.close)
+	box.undo = append(box.undo, func() error { return box.namespaces.close() })
 	for _, st := range req.GetStorages() {
 		if err := s.mountShared(box, st); err != nil {
 			return err

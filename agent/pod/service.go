@@ -97,12 +97,12 @@ type Service struct {
 	sandbox    *sandbox   // nil before CreateSandbox
 	containers map[string]*entry
 
-	volumesMu sync.Mutex // guards volumes; held while one is made or removed
-	volumes   map[string]*volume
+	ended bool // the sandbox has been: there is no other
 
-	copying sync.Mutex // guards what follows; one copy at a time
-	copies  int64
-	copied  int64 // bytes
+	// volumesMu guards what follows. It is held while a volume is made or removed and while a file is copied.
+	volumesMu sync.Mutex
+	volumes   map[string]*volume
+	trees     map[string]bool // below shared/containers, what was copied
 }
 
 // oomBacklog is how many out-of-memory events wait for the host to ask.
@@ -113,7 +113,7 @@ func New(cfg Config) (*Service, error) {
 	if !filepath.IsAbs(cfg.Dir) || cfg.Runtime == nil || cfg.Images == nil || !filepath.IsAbs(cfg.Pause) || cfg.Log == nil {
 		return nil, errors.New("making the pod service: directory, runtime, images, pause program and log are required")
 	}
-	return &Service{cfg: cfg, ooms: make(chan string, oomBacklog), containers: map[string]*entry{}, volumes: map[string]*volume{}}, nil
+	return &Service{cfg: cfg, ooms: make(chan string, oomBacklog), containers: map[string]*entry{}, volumes: map[string]*volume{}, trees: map[string]bool{}}, nil
 }
 
 // Handlers are the served methods of grpc.AgentService, by their names.
@@ -184,7 +184,8 @@ type entry struct {
 	sandbox   bool // the pause container
 	// termination is the file of its termination message, "" for none.
 	termination string
-	undo        []func() error
+	closing     sync.Mutex
+	undo        []func() error      // guarded by closing once the container is made
 	execs       map[string]*process // guarded by Service.mu; runner is nil while one is being made
 }
 
@@ -219,6 +220,8 @@ func (s *Service) process(id, execID string) (*process, error) {
 
 // close undoes in reverse and returns the first error that counts.
 func (e *entry) close() error {
+	e.closing.Lock()
+	defer e.closing.Unlock()
 	var errs []error
 	for i := len(e.undo) - 1; i >= 0; i-- {
 		errs = append(errs, e.undo[i]())
@@ -239,7 +242,7 @@ func (s *Service) Close(ctx context.Context) error {
 		}
 	}
 	box := s.sandbox
-	s.sandbox = nil
+	s.sandbox, s.ended = nil, true
 	s.mu.Unlock()
 	var errs []error
 	for _, e := range all {
