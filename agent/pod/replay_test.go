@@ -20,8 +20,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/casemate/casemate/agent/api/kata"
 	"github.com/casemate/casemate/agent/pod"
@@ -57,35 +55,6 @@ func (i shopImages) Open(_ context.Context, reference, dir string) (*pod.Image, 
 		}
 	}
 	return out, err
-}
-
-// method finds the RPC that takes a request. Of the two that read, standard output.
-func method(t *testing.T, request string) protoreflect.MethodDescriptor {
-	t.Helper()
-	methods := kata.File_agent_api_kata_agent_proto.Services().ByName("AgentService").Methods()
-	if request == "ReadStreamRequest" {
-		return methods.ByName("ReadStdout")
-	}
-	for i := range methods.Len() {
-		if string(methods.Get(i).Input().Name()) == request {
-			return methods.Get(i)
-		}
-	}
-	t.Fatalf("no method takes %s", request)
-	return nil
-}
-
-// send is one step on the wire, as bytes that only the generated code has seen.
-func (g *guest) send(t *testing.T, step replay.Step, limit time.Duration) error {
-	t.Helper()
-	m := method(t, step.Request())
-	kind, err := protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	return g.client.Call(ctx, "grpc.AgentService", string(m.Name()), step.Msg, kind.New().Interface())
 }
 
 // TestRootReplay has the pod of package replay live in a real agent, behind a policy of the tenant's, as each of the
@@ -171,7 +140,7 @@ func (g *guest) replay(t *testing.T, step replay.Step, allowed bool) {
 	if _, ok := step.Msg.(*kata.GetOOMEventRequest); ok {
 		limit = 50 * time.Millisecond // it waits for what does not come
 	}
-	err := g.send(t, step, limit)
+	err := g.send(t, step.Msg, limit)
 	switch s := status.Convert(err); {
 	case limit != timeLimit:
 		wantLate(t, err)

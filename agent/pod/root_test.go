@@ -122,8 +122,6 @@ func regularResolver() bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-func errOf[T any](_ T, err error) error { return err }
-
 // TestRootCreateRefuses: what no policy can allow, since code refuses it.
 func TestRootCreateRefuses(t *testing.T) {
 	g := startGuest(t)
