@@ -13,6 +13,7 @@ import (
 
 // TestRootSequences runs sequences that chance has made, the same ones each time.
 func TestRootSequences(t *testing.T) {
+	t.Run("CVE-2026-41326", func(t *testing.T) { runSequence(t, throughLink) })
 	for seed := range uint64(40) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		data := make([]byte, 400)

@@ -51,23 +51,32 @@ type world struct {
 	opened bool
 	watch  string // a directory of the guest that nobody may change
 	before map[string]string
+	hot    []string // paths at which there is something now
+	aim    string   // what was planted last, for the next request to meet
 }
 
 // step makes and sends one request, or has a container do what containers can.
 func (w *world) step(t *testing.T) {
-	switch n := w.c.next() % 20; {
+	n := w.c.next() % 20
+	if w.aim != "" {
+		n = pick(w.c, 9, 9, 3)
+	}
+	switch {
 	case n == 0:
 		w.opened = w.door.Open(allowAll{}) || w.opened
-	case n == 1:
+	case n == 1 || n == 19 && w.c.next()%2 == 0:
 		w.plant(t)
 	default:
 		m := w.request(n)
 		limit := 5 * time.Second
-		if waits(m) {
+		if w.opened && waits(m) {
 			limit = 20 * time.Millisecond
 		}
 		err := w.send(t, m, limit)
 		w.judge(t, m, err)
+		if copied, ok := m.(*kata.CopyFileRequest); ok && err == nil {
+			w.hot = append(w.hot, copied.GetPath())
+		}
 	}
 }
 
@@ -90,6 +99,14 @@ func (w *world) execID() string { return pick(w.c, "", "aa", "e1", "e2", "../e",
 
 // path is a place that a host may name: mostly ones that meet.
 func (w *world) path() string {
+	if at := w.aim; at != "" {
+		w.aim = ""
+		return at + pick(w.c, "/f", "/f", "", "/d")
+	}
+	if n := len(w.hot); n > 0 && w.c.next()%2 == 0 {
+		n = max(0, n-3) + w.c.next()%min(n, 3) // what came last is of most interest
+		return w.hot[n] + pick(w.c, "/f", "", "/d", "/l")
+	}
 	top := pick(w.c, "aa-0123456789abcdef-t", "aa-0123456789abcdef-t", "aa-0123456789abcdef-t", "aa-0123456789abcdef-u", "watchable", "passthrough", "aa", "..", "", "vol-0123456789abcdef-v")
 	below := pick(w.c, "", "/f", "/d", "/d/f", "/l/f", "/rootfs/local/v", "/..data", "/../x", "//f", "/f.casemate-part")
 	if w.c.next()%3 > 0 {
@@ -165,13 +182,13 @@ func (w *world) createRequest() *kata.CreateContainerRequest {
 }
 
 func (w *world) copyRequest() *kata.CopyFileRequest {
-	mode := uint32(pick(w.c, unix.S_IFREG, unix.S_IFDIR, unix.S_IFLNK, unix.S_IFBLK, unix.S_IFIFO, 0))
+	mode := uint32(pick(w.c, unix.S_IFREG, unix.S_IFDIR, unix.S_IFREG, unix.S_IFDIR, unix.S_IFLNK, unix.S_IFBLK, unix.S_IFIFO, 0))
 	r := &kata.CopyFileRequest{Path: w.path(), FileMode: mode | 0o6755, DirMode: 0o755, FileSize: 3, Data: []byte("abc")}
 	switch mode {
 	case unix.S_IFLNK:
 		r.Data = []byte(pick(w.c, "f", "d", "..data/f", "/etc", w.watch, "../../../../"+w.watch, "..", ""))
 	case unix.S_IFREG:
-		r.Offset = int64(pick(w.c, 0, 0, 1, -1, 1<<40))
+		r.Offset = int64(pick(w.c, 0, 0, 0, 0, 1, -1, 1<<40))
 	}
 	return r
 }
@@ -179,7 +196,7 @@ func (w *world) copyRequest() *kata.CopyFileRequest {
 // plant does what a container's root can in a tree or volume that it has mounted: links, pipes and devices where the
 // host's next request is expected.
 func (w *world) plant(t *testing.T) {
-	dir := pick(w.c, shared+"aa-0123456789abcdef-t", shared+"aa-0123456789abcdef-t/d", w.dir+"/sandbox/shm", w.dir+"/sandbox/ephemeral/v")
+	dir := pick(w.c, append([]string{w.dir + "/sandbox/shm", w.dir + "/sandbox/ephemeral/v"}, w.hot...)...)
 	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
 		return
 	}
@@ -196,9 +213,10 @@ func (w *world) plant(t *testing.T) {
 	case 3:
 		err = unix.Mknod(at, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3)))
 	}
-	if err != nil && !os.IsExist(err) {
+	if err != nil {
 		t.Fatal(err)
 	}
+	w.hot, w.aim = append(w.hot, at), at
 }
 
 // judge holds what is true of every answer.
@@ -319,10 +337,14 @@ func runSequence(t *testing.T, data []byte) {
 // opening is the beginning of a sequence that opens the door and makes the sandbox, so that what follows counts.
 var opening = []byte{0, 4, 0, 0, 0, 0, 0, 0, 0}
 
+// throughLink is CVE-2026-41326 in two requests and a container's doing: a directory is copied, a link out of it
+// appears below, a file is copied through the link.
+var throughLink = append(slices.Clone(opening), 9, 1, 0, 0, 1, 0, 1, 2, 2, 0, 0, 0, 0, 0, 0)
+
 // FuzzSequence drives sequences of requests, not single ones: CVE-2026-41326 and its kin took two.
 func FuzzSequence(f *testing.F) {
 	f.Add(opening)
-	f.Add(append(slices.Clone(opening), 9, 1, 0, 0, 0, 9, 2, 0, 2, 0, 0, 9, 0, 0, 4, 0, 0))
-	f.Add(append(slices.Clone(opening), 2, 0, 0, 0, 1, 0, 0, 0, 0, 5, 0, 13, 0, 2, 0, 0, 7, 0, 0, 8, 0, 0))
+	f.Add(throughLink)
+	f.Add(append(slices.Clone(opening), 2, 1, 0, 0, 0, 0, 0, 5, 1, 0, 13, 1, 0, 2, 0, 0, 1, 7, 1, 0, 0, 8, 1, 0, 0))
 	f.Fuzz(runSequence)
 }
