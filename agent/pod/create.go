@@ -18,6 +18,9 @@ import (
 	"github.com/casemate/casemate/agent/container"
 )
 
+// maxContainers bounds the containers of a pod, those that are being made included.
+const maxContainers = 256
+
 // cleanupTime bounds what is undone after a creation whose caller may have gone.
 const cleanupTime = 30 * time.Second
 
@@ -54,6 +57,9 @@ func (s *Service) reserve(p *plan) (*sandbox, *entry, error) {
 	}
 	if s.containers[p.id] != nil {
 		return nil, nil, fail(codes.AlreadyExists, "container %s exists", p.id)
+	}
+	if len(s.containers) >= maxContainers {
+		return nil, nil, fail(codes.ResourceExhausted, "the pod has %d containers", len(s.containers))
 	}
 	e := &entry{id: p.id, sandbox: p.pause, termination: terminationFile(p.oci)}
 	s.containers[p.id] = e

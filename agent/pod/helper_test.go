@@ -88,6 +88,7 @@ func (allowAll) Allow(context.Context, string, proto.Message) error { return nil
 type guest struct {
 	kata.TTRPCAgentServiceService
 	dir     string
+	socket  string
 	images  *images
 	door    *agent.Door
 	health  kata.TTRPCHealthService
@@ -107,6 +108,21 @@ func startGuest(t *testing.T) *guest {
 // startJudgedGuest starts one behind a policy, with a closed door for nil; other is nil or images of the test's own, admit what pod.Config has.
 func startJudgedGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(image, requested *specs.Process) error) *guest {
 	t.Helper()
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	if testing.Verbose() {
+		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	return buildGuest(t, policy, other, admit, log)
+}
+
+// startLoggedGuest starts one that writes all it has to say to a buffer.
+func startLoggedGuest(t *testing.T, to io.Writer) *guest {
+	t.Helper()
+	return buildGuest(t, allowAll{}, nil, nil, slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: slog.LevelDebug})))
+}
+
+func buildGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(image, requested *specs.Process) error, log *slog.Logger) *guest {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("creating containers needs root")
 	}
@@ -120,10 +136,6 @@ func startJudgedGuest(t *testing.T, policy agent.Policy, other pod.Images, admit
 	}
 	if err != nil {
 		t.Skipf("no static program for the pause container: %v; run make root", err)
-	}
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	if testing.Verbose() {
-		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	g := &guest{dir: "/run/kata-containers", images: &images{t: t, busybox: busybox}, door: new(agent.Door), down: make(chan struct{})}
 	if err := os.MkdirAll(g.dir, 0o755); err != nil {
@@ -186,6 +198,7 @@ func (g *guest) connect(t *testing.T, service *pod.Service, policy agent.Policy,
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.socket = l.Addr().String()
 	client := ttrpc.NewClient(conn, ttrpc.WithUnaryClientInterceptor(count))
 	t.Cleanup(func() {
 		_ = client.Close()
