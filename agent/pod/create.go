@@ -122,6 +122,7 @@ func (s *Service) rootfs(ctx context.Context, p *plan, e *entry, dir string) err
 		return err
 	}
 	e.undo = append(e.undo, img.Close)
+	e.image, e.digest = p.image, img.Digest
 	p.imageProcess = img.Process
 	return nil
 }

@@ -87,14 +87,16 @@ func (allowAll) Allow(context.Context, string, proto.Message) error { return nil
 // guest is a running agent with a client on its socket.
 type guest struct {
 	kata.TTRPCAgentServiceService
-	dir     string
-	socket  string
-	images  *images
-	door    *agent.Door
-	health  kata.TTRPCHealthService
-	service *pod.Service
-	mounted []string      // before the guest began
-	down    chan struct{} // closed by DestroySandbox
+	dir        string
+	socket     string
+	images     *images
+	starts     []pod.Start // guarded by images.mu
+	unrecorded bool        // a start cannot be recorded
+	door       *agent.Door
+	health     kata.TTRPCHealthService
+	service    *pod.Service
+	mounted    []string      // before the guest began
+	down       chan struct{} // closed by DestroySandbox
 
 	client   *ttrpc.Client
 	handlers map[string]bool
@@ -159,7 +161,7 @@ func buildGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(
 		other = g.images
 	}
 	service, err := pod.New(pod.Config{
-		Dir: g.dir, Runtime: runtime, Images: other, Pause: program, Version: "4.1.0", Log: log, Begun: agent.Begun, Admit: admit,
+		Dir: g.dir, Runtime: runtime, Images: other, Pause: program, Version: "4.1.0", Log: log, Begun: agent.Begun, Admit: admit, Starting: g.announce,
 		Shutdown: func() { once.Do(func() { close(g.down) }) },
 	})
 	if err != nil {
@@ -174,6 +176,16 @@ func buildGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(
 	})
 	g.connect(t, service, policy, log)
 	return g
+}
+
+func (g *guest) announce(s pod.Start) error {
+	g.images.mu.Lock()
+	defer g.images.mu.Unlock()
+	if g.unrecorded {
+		return errors.New(canary)
+	}
+	g.starts = append(g.starts, s)
+	return nil
 }
 
 func (g *guest) connect(t *testing.T, service *pod.Service, policy agent.Policy, log *slog.Logger) {

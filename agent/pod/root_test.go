@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/casemate/casemate/agent/api/kata"
+	"github.com/casemate/casemate/agent/pod"
 )
 
 // TestRootPodLife is a pod from its sandbox to its end, in the order and with the
@@ -530,4 +531,33 @@ func TestRootExec(t *testing.T) {
 	}
 	g.remove(t, "main")
 	g.remove(t, sandboxID)
+}
+
+// TestRootStartsAreTold: each container of an image is told of once, before it runs, with what its image is; one that
+// cannot be told of does not run.
+func TestRootStartsAreTold(t *testing.T) {
+	g := startGuest(t)
+	g.sandbox(t)
+	g.start(t, pauseRequest(sandboxID))
+	g.start(t, request("app", "true"))
+	g.wait(t, "app", "")
+	for range 3 {
+		if _, err := g.StartContainer(within(t), &kata.StartContainerRequest{ContainerId: "app"}); err == nil {
+			t.Error("a container was started twice")
+		}
+	}
+	if want := (pod.Start{ID: "app", Image: "registry.example/app:1", Digest: "sha256:00"}); len(g.starts) != 1 || g.starts[0] != want {
+		t.Errorf("told of %+v, want %+v alone", g.starts, want)
+	}
+	g.unrecorded = true
+	if _, err := g.CreateContainer(within(t), request("more", "sleep", "100")); err != nil {
+		t.Fatal(err)
+	}
+	err := errOf(g.StartContainer(within(t), &kata.StartContainerRequest{ContainerId: "more"}))
+	wantCode(t, "a start that cannot be told of", err, codes.FailedPrecondition, "cannot be recorded")
+	if strings.Contains(err.Error(), canary) {
+		t.Errorf("the host reads %v", err)
+	}
+	g.remove(t, "more")
+	g.remove(t, "app")
 }

@@ -79,13 +79,22 @@ type Config struct {
 	Admit func(image, requested *specs.Process) error
 	// Begun, when not nil, is called once a request's id is taken, so that others
 	// are judged while an image is pulled.
-	Begun   func(context.Context)
-	Version string
+	Begun func(context.Context)
+	// Starting, when not nil, is told of each of an image's containers before its program runs; its error keeps it from
+	// running.
+	Starting func(Start) error
+	Version  string
 	// Init says whether this process is the machine's first.
 	Init bool
 	// Shutdown is called when the host has destroyed the sandbox; nil does nothing.
 	Shutdown func()
 	Log      *slog.Logger
+}
+
+// Start is a container that is about to run.
+type Start struct {
+	ID, Image string // Image is the reference as the host named it
+	Digest    string // of the image's manifest
 }
 
 // Service holds the pod. Its handlers may run at the same time.
@@ -182,10 +191,13 @@ type entry struct {
 	container *container.Container // nil while it is being made
 	streams   *streams
 	sandbox   bool // the pause container
+	image     string
+	digest    string
 	// termination is the file of its termination message, "" for none.
 	termination string
 	closing     sync.Mutex
 	undo        []func() error      // guarded by closing once the container is made
+	announced   bool                // guarded by closing
 	execs       map[string]*process // guarded by Service.mu; runner is nil while one is being made
 }
 
