@@ -84,6 +84,11 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 	if err != nil {
 		return err
 	}
+	if p.user != nil {
+		if spec.Process.User, err = e.namedUser("CreateContainerRequest", p.user); err != nil {
+			return err
+		}
+	}
 	if err := s.checkSources(spec.Mounts); err != nil {
 		return err
 	}
@@ -122,7 +127,7 @@ func (s *Service) rootfs(ctx context.Context, p *plan, e *entry, dir string) err
 		return err
 	}
 	e.undo = append(e.undo, img.Close)
-	e.image, e.digest = p.image, img.Digest
+	e.image, e.digest, e.resolve = p.image, img.Digest, img.User
 	p.imageProcess = img.Process
 	return nil
 }

@@ -47,18 +47,21 @@ func (s *Service) execProcess(ctx context.Context, req *kata.ExecProcessRequest)
 		return nil, fail(codes.InvalidArgument, "exec id %.140q is no name", id)
 	case from == nil:
 		return nil, fail(codes.InvalidArgument, "the request has no process")
-	case req.GetStringUser() != nil:
-		return nil, fail(codes.PermissionDenied, "ExecProcessRequest is blocked by policy: string-user: the user is given by number")
 	case req.GetStdinPort() != 0 || req.GetStdoutPort() != 0 || req.GetStderrPort() != 0:
 		return nil, fail(codes.PermissionDenied, "ExecProcessRequest is blocked by policy: passfd: streams go through requests")
 	case e.sandbox:
 		return nil, fail(codes.PermissionDenied, "ExecProcessRequest is blocked by policy: pause: the pause container has no other process")
 	}
+	spec := processSpec(from)
+	if req.GetStringUser() != nil {
+		if spec.User, err = e.namedUser("ExecProcessRequest", req.GetStringUser()); err != nil {
+			return nil, err
+		}
+	}
 	p := &process{streams: newStreams(from.GetTerminal())}
 	if err := s.reserveExec(e, req.GetExecId(), p); err != nil {
 		return nil, err
 	}
-	spec := processSpec(from)
 	made, err := e.container.Exec(ctx, spec, p.streams.stdio())
 	s.mu.Lock()
 	defer s.mu.Unlock()

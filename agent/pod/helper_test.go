@@ -29,6 +29,7 @@ import (
 	"github.com/casemate/casemate/agent/api/kata"
 	"github.com/casemate/casemate/agent/container"
 	"github.com/casemate/casemate/agent/pod"
+	"github.com/casemate/casemate/imagepull"
 )
 
 // timeLimit is far more than any single step takes.
@@ -77,7 +78,7 @@ func (i *images) Open(ctx context.Context, reference, dir string) (*pod.Image, e
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.opened++
-	return &pod.Image{Digest: "sha256:00", Process: specs.Process{Args: []string{"sh"}}, Close: func() error { return os.RemoveAll(dir) }}, nil
+	return &pod.Image{Digest: "sha256:00", Process: specs.Process{Args: []string{"sh"}}, User: func(spec string) (specs.User, error) { return imagepull.ResolveUser(root, spec) }, Close: func() error { return os.RemoveAll(dir) }}, nil
 }
 
 type allowAll struct{}

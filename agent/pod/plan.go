@@ -32,12 +32,13 @@ type plan struct {
 	sharePID bool
 	volumes  []volumeOptions
 	oci      *kata.Spec
+	user     *kata.StringUser // nil unless the user is asked for by name
 
 	imageProcess specs.Process // once the image is there
 }
 
 func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
-	p := &plan{id: req.GetContainerId(), sharePID: req.GetSandboxPidns(), oci: req.GetOCI()}
+	p := &plan{id: req.GetContainerId(), sharePID: req.GetSandboxPidns(), oci: req.GetOCI(), user: req.GetStringUser()}
 	if container.CheckID(p.id) != nil || reservedID(p.id) {
 		return nil, fail(codes.InvalidArgument, "container id %.140q is no name", p.id)
 	}
@@ -54,8 +55,6 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 		return nil, refused("devices: devices of the host are not passed on")
 	case len(req.GetSharedMounts()) > 0:
 		return nil, refused("shared-mounts: containers do not share mounts")
-	case req.GetStringUser() != nil:
-		return nil, refused("string-user: the user is given by number, or by the image")
 	case req.GetStdinPort() != 0 || req.GetStdoutPort() != 0 || req.GetStderrPort() != 0:
 		return nil, refused("passfd: streams go through requests")
 	case len(req.GetStorages()) > maxStorages:

@@ -521,7 +521,7 @@ func TestRootExec(t *testing.T) {
 		"CVE-2024-21626":         {func(r *kata.ExecProcessRequest) { r.Process.Cwd = "/proc/self/fd/7" }, codes.PermissionDenied},
 		"unkillable":             {func(r *kata.ExecProcessRequest) { r.Process.OOMScoreAdj = -1000 }, codes.PermissionDenied},
 		"in the pause container": {func(r *kata.ExecProcessRequest) { r.ContainerId = sandboxID }, codes.PermissionDenied},
-		"user by name":           {func(r *kata.ExecProcessRequest) { r.StringUser = &kata.StringUser{} }, codes.PermissionDenied},
+		"user by name":           {func(r *kata.ExecProcessRequest) { r.StringUser = &kata.StringUser{} }, codes.InvalidArgument},
 		"unknown container":      {func(r *kata.ExecProcessRequest) { r.ContainerId = "nobody" }, codes.InvalidArgument},
 	} {
 		wantCode(t, name, exec("bad", tt.change, "true"), tt.code, "")

@@ -35,6 +35,9 @@ type Image struct {
 	Digest string // of the platform's manifest
 	// Process is what the image's own config asks for: Args, Env, Cwd, User.
 	Process specs.Process
+	// User turns "USER" or "USER:GROUP", each a name or a number, into numbers by the accounts in the mounted tree,
+	// without following a link out of it. nil means that names are not served.
+	User func(spec string) (specs.User, error)
 	// Close unmounts the tree and removes its directory.
 	Close func() error
 }
@@ -193,6 +196,7 @@ type entry struct {
 	sandbox   bool // the pause container
 	image     string
 	digest    string
+	resolve   func(spec string) (specs.User, error) // nil for the pause container
 	// termination is the file of its termination message, "" for none.
 	termination string
 	closing     sync.Mutex
