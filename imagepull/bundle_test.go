@@ -203,7 +203,7 @@ func TestResolveUser(t *testing.T) {
 		{"4294967296", 0, 0, nil, false},
 		{"0:4294967296", 0, 0, nil, false},
 	} {
-		u, err := resolveUser(root, tt.spec)
+		u, err := ResolveUser(root, tt.spec)
 		if tt.ok != (err == nil) {
 			t.Errorf("%q: got error %v", tt.spec, err)
 		} else if tt.ok && (u.UID != tt.uid || u.GID != tt.gid || !slices.Equal(u.AdditionalGids, tt.more)) {
@@ -238,10 +238,10 @@ func TestResolveUserHostileFiles(t *testing.T) {
 		if err := tt.make(filepath.Join(root, "etc/passwd")); err != nil {
 			t.Fatal(err)
 		}
-		if u, err := resolveUser(root, "web"); err == nil {
+		if u, err := ResolveUser(root, "web"); err == nil {
 			t.Errorf("%s: web is %+v", name, u)
 		}
-		if _, err := resolveUser(root, "5"); (err == nil) != tt.ok {
+		if _, err := ResolveUser(root, "5"); (err == nil) != tt.ok {
 			t.Errorf("%s: got error %v for a numeric user", name, err)
 		}
 	}
@@ -258,7 +258,7 @@ func TestResolveUserHostileFiles(t *testing.T) {
 	if err := os.Symlink("/store/passwd", filepath.Join(root, "etc/passwd")); err != nil {
 		t.Fatal(err)
 	}
-	if u, err := resolveUser(root, "web"); err != nil || u.UID != 33 {
+	if u, err := ResolveUser(root, "web"); err != nil || u.UID != 33 {
 		t.Errorf("link inside: got %+v, %v", u, err)
 	}
 }

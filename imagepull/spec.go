@@ -67,7 +67,7 @@ func newProcess(c ocispec.ImageConfig, rootfs string, opts BundleOptions) (*spec
 			return nil, fmt.Errorf("%w: a NUL byte in argv, environment or working directory", ErrUnsupported)
 		}
 	}
-	id, err := resolveUser(rootfs, user)
+	id, err := ResolveUser(rootfs, user)
 	if err != nil {
 		return nil, err
 	}

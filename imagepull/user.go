@@ -23,9 +23,10 @@ const (
 	maxID = 1<<32 - 2
 )
 
-// resolveUser turns the User of an image config, [USER|UID][:GROUP|GID], into
-// numbers, with the passwd and group files below root: never the guest's own.
-func resolveUser(root, spec string) (specs.User, error) {
+// ResolveUser turns the User of an image config, [USER|UID][:GROUP|GID], into
+// numbers, with the passwd and group files below root: never the guest's own. root
+// is an absolute directory, which a container may be changing meanwhile.
+func ResolveUser(root, spec string) (specs.User, error) {
 	passwd, err := readAccounts(root, "etc/passwd")
 	if err != nil {
 		return specs.User{}, err

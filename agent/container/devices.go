@@ -70,7 +70,7 @@ func matchesRule(r specs.LinuxDeviceCgroup) func(specs.LinuxDevice) bool {
 		minor = *r.Minor
 	}
 	return func(k specs.LinuxDevice) bool {
-		return ruleType(k.Type) == r.Type && k.Major == *r.Major && k.Minor == minor
+		return ruleType(k.Type) == r.Type && k.Major == *r.Major && (k.Minor == minor || k.Minor == -1)
 	}
 }
 

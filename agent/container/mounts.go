@@ -49,8 +49,13 @@ var fixedPlaces = map[string]string{"proc": "/proc", "sysfs": "/sys"}
 // else arrives as a bind mount of what the agent has mounted itself.
 var mountTypes = []string{"proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"}
 
+// checkMounts wants, besides, that /proc is the kernel's: while a container is set up its init reads there what is the
+// last capability to take away, and of an image's own files in that place it would believe any.
 func checkMounts(s *specs.Spec, policy Policy) error {
 	s.Mounts = slices.Clone(s.Mounts)
+	if !slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "proc" && filepath.Clean(m.Destination) == "/proc" }) {
+		return refuse("no procfs at /proc")
+	}
 	for i := range s.Mounts {
 		if err := checkMount(&s.Mounts[i], policy); err != nil {
 			return fmt.Errorf("checking mount at %q: %w", s.Mounts[i].Destination, err)
@@ -77,7 +82,7 @@ func checkMount(m *specs.Mount, policy Policy) error {
 			readonly = true
 		case "rw":
 			readonly = false
-		case "shared", "rshared":
+		case "shared", "rshared", "remount":
 			return refuse("mount option %q", o)
 		}
 	}

@@ -231,6 +231,9 @@ func existsBeneath(dir, rel string, flags uint64) error {
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EXDEV) {
 		return refuse("%q leads out of %q or through a symbolic link", rel, dir)
 	}
+	if errors.Is(err, unix.ENOENT) {
+		return refuse("%q is not in %q", rel, dir)
+	}
 	if err != nil {
 		return &os.PathError{Op: "openat2", Path: filepath.Join(dir, rel), Err: err}
 	}

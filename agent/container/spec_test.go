@@ -163,8 +163,12 @@ func TestHardenRefuses(t *testing.T) {
 		"mount at dots":   mount(specs.Mount{Destination: "/a/../../x", Type: "tmpfs"}),
 		"relative mount":  mount(specs.Mount{Destination: "x", Type: "tmpfs"}),
 		"NUL in mount":    mount(specs.Mount{Destination: "/x\x00", Type: "tmpfs"}),
-		"shared mount":    mount(specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"rshared"}}),
-		"shared root":     func(s *specs.Spec, _ string) { s.Linux.RootfsPropagation = "rshared" },
+		"remount":         mount(specs.Mount{Destination: "/sys", Type: "tmpfs", Options: []string{"remount", "rw"}}),
+		"kata#13615": func(s *specs.Spec, _ string) {
+			s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Type == "proc" })
+		},
+		"shared mount": mount(specs.Mount{Destination: "/x", Type: "tmpfs", Options: []string{"rshared"}}),
+		"shared root":  func(s *specs.Spec, _ string) { s.Linux.RootfsPropagation = "rshared" },
 
 		"network device": func(s *specs.Spec, _ string) {
 			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"eth0": {}}

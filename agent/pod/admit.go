@@ -38,7 +38,8 @@ func AsImageSays(image, requested *specs.Process) error {
 		}
 	}
 	for _, v := range requested.Env {
-		if slices.Contains(image.Env, v) || serviceVariable.MatchString(v) || v == defaultPath && !named(image.Env, "PATH") {
+		name, _, _ := strings.Cut(v, "=")
+		if slices.Contains(image.Env, v) || !named(image.Env, name) && (serviceVariable.MatchString(v) || v == defaultPath) {
 			continue
 		}
 		return refused("a variable of the environment")

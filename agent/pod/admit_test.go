@@ -14,7 +14,7 @@ import (
 
 func TestAsImageSays(t *testing.T) {
 	image := specs.Process{
-		Args: []string{"/app", "--serve"}, Cwd: "/srv", Env: []string{"PATH=/bin", "MODE=safe"},
+		Args: []string{"/app", "--serve"}, Cwd: "/srv", Env: []string{"PATH=/bin", "MODE=safe", "KUBERNETES_SERVICE_HOST=broker.example"},
 		User: specs.User{UID: 33, GID: 34, AdditionalGids: []uint32{34, 50}},
 	}
 	for _, tt := range []struct {
@@ -25,7 +25,7 @@ func TestAsImageSays(t *testing.T) {
 		{"as the image says", func(*specs.Process) {}, ""},
 		{"in another order", func(p *specs.Process) { slices.Reverse(p.Env) }, ""},
 		{"with Kubernetes' variables", func(p *specs.Process) {
-			p.Env = append(p.Env, "HOSTNAME=pod-1", "KUBERNETES_SERVICE_HOST=10.0.0.1", "KUBERNETES_PORT_443_TCP=tcp://10.0.0.1:443", "KUBERNETES_SERVICE_PORT_HTTPS=443")
+			p.Env = append(p.Env, "HOSTNAME=pod-1", "KUBERNETES_SERVICE_PORT=443", "KUBERNETES_PORT_443_TCP=tcp://10.0.0.1:443", "KUBERNETES_SERVICE_PORT_HTTPS=443")
 		}, ""},
 		{"theft by a shell", func(p *specs.Process) { p.Args = []string{"sh", "-c", "fetch 127.0.0.1:8006/cdh/resource/a/b/c"} }, "command line"},
 		{"another argument", func(p *specs.Process) { p.Args = append(p.Args, "--insecure") }, "command line"},
@@ -37,8 +37,11 @@ func TestAsImageSays(t *testing.T) {
 		{"one more group", func(p *specs.Process) { p.User.AdditionalGids = []uint32{0} }, "a group"},
 		{"one group less", func(p *specs.Process) { p.User.AdditionalGids = nil }, ""},
 		{"LD_PRELOAD", func(p *specs.Process) { p.Env = append(p.Env, "LD_PRELOAD=/x.so") }, "environment"},
-		{"changed variable", func(p *specs.Process) { p.Env = []string{"PATH=/bin", "MODE=debug"} }, "environment"},
+		{"changed variable", func(p *specs.Process) {
+			p.Env = []string{"PATH=/bin", "MODE=debug", "KUBERNETES_SERVICE_HOST=broker.example"}
+		}, "environment"},
 		{"second value", func(p *specs.Process) { p.Env = append(p.Env, "MODE=debug") }, "environment"},
+		{"service variable that the image sets", func(p *specs.Process) { p.Env = append(p.Env, "KUBERNETES_SERVICE_HOST=6.6.6.6") }, "environment"},
 		{"missing variable", func(p *specs.Process) { p.Env = p.Env[:1] }, "environment"},
 		{"another PATH", func(p *specs.Process) {
 			p.Env = append(p.Env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

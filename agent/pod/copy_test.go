@@ -17,8 +17,6 @@ import (
 	"github.com/casemate/casemate/agent/api/kata"
 )
 
-const shared = "/run/kata-containers/shared/containers/"
-
 func fileCopy(path, data string) *kata.CopyFileRequest {
 	return &kata.CopyFileRequest{Path: path, FileMode: unix.S_IFREG | 0o644, FileSize: int64(len(data)), DirMode: 0o755, Data: []byte(data)}
 }

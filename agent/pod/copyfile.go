@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,10 +17,7 @@ import (
 )
 
 const (
-	// maxCopied and maxCopies bound what the host may leave in the guest's memory by
-	// copying: the files of a pod's configuration, not its data.
-	maxCopied = 64 << 20
-	maxCopies = 4096
+	maxCopied = 64 << 20 // bytes of one file
 	// maxCopyDepth bounds the directories of one path.
 	maxCopyDepth = 16
 	// copySuffix marks a file whose last piece has not come.
@@ -37,9 +33,9 @@ func (s *Service) copyFile(_ context.Context, req *kata.CopyFileRequest) (*empty
 	if err != nil {
 		return nil, err
 	}
-	s.copying.Lock()
-	defer s.copying.Unlock()
-	if err := s.charge(req); err != nil {
+	s.volumesMu.Lock()
+	defer s.volumesMu.Unlock()
+	if err := s.freeForCopies(c.tree); err != nil {
 		return nil, err
 	}
 	parent, err := c.openParent()
@@ -50,12 +46,14 @@ func (s *Service) copyFile(_ context.Context, req *kata.CopyFileRequest) (*empty
 	if err := c.make(parent); err != nil {
 		return nil, copyError(req, err)
 	}
+	s.trees[c.tree] = true
 	return &emptypb.Empty{}, nil
 }
 
 // copyTo is a request that has been checked.
 type copyTo struct {
 	root  string
+	tree  string   // what containers mount of it
 	parts []string // of the path below root; the last is the new name
 	req   *kata.CopyFileRequest
 }
@@ -64,12 +62,14 @@ func (s *Service) planCopy(req *kata.CopyFileRequest) (*copyTo, error) {
 	refused := func(why string) error {
 		return fail(codes.PermissionDenied, "CopyFileRequest is blocked by policy: %s", why)
 	}
-	c := &copyTo{root: filepath.Join(s.cfg.Dir, "shared", "containers"), req: req}
+	c := &copyTo{root: s.shared(), req: req}
 	rest, ok := strings.CutPrefix(req.GetPath(), c.root+"/")
 	if !ok {
 		return nil, refused("copy-path: only " + c.root + " takes copies")
 	}
 	c.parts = strings.Split(rest, "/")
+	tree, below := copyRoot(c.parts)
+	c.tree = tree
 	if len(c.parts) > maxCopyDepth {
 		return nil, refused("copy-path: too many directories")
 	}
@@ -85,7 +85,7 @@ func (s *Service) planCopy(req *kata.CopyFileRequest) (*copyTo, error) {
 	switch req.GetFileMode() & unix.S_IFMT {
 	case unix.S_IFREG, unix.S_IFDIR:
 	case unix.S_IFLNK:
-		if len(c.parts) < 2 {
+		if len(below) == 0 {
 			return nil, refused("copy-link: a link at the top could be mounted")
 		}
 		if !stays(string(req.GetData())) {
@@ -108,17 +108,6 @@ func stays(target string) bool {
 		}
 	}
 	return true
-}
-
-// charge keeps all copies together within their bounds. What is overwritten counts
-// again: the host may not make the guest work for ever.
-func (s *Service) charge(req *kata.CopyFileRequest) error {
-	s.copies++
-	s.copied += int64(len(req.GetData()))
-	if s.copies > maxCopies*16 || s.copied > maxCopied*16 {
-		return fail(codes.ResourceExhausted, "CopyFileRequest: more than %d copies or %d bytes in this pod", maxCopies*16, int64(maxCopied*16))
-	}
-	return nil
 }
 
 // openParent opens the directory that the name goes into, making what is missing,
@@ -208,21 +197,10 @@ func (c *copyTo) makeLink(parent int, name string) error {
 // makeFile writes one piece. The first, at offset 0, starts over.
 func (c *copyTo) makeFile(parent int, name string) error {
 	temporary := name + copySuffix
-	flags := uint64(unix.O_WRONLY)
-	if c.req.GetOffset() == 0 {
-		if err := unix.Unlinkat(parent, temporary, 0); err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
-		}
-		flags |= unix.O_CREAT | unix.O_EXCL
-	}
-	fd, err := unix.Openat2(parent, temporary, &unix.OpenHow{
-		Flags: flags | unix.O_CLOEXEC | unix.O_NOFOLLOW, Mode: modeOf(flags),
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	f, err := c.openPart(parent, temporary)
 	if err != nil {
 		return err
 	}
-	f := os.NewFile(uintptr(fd), temporary)
 	defer f.Close()
 	if _, err := f.WriteAt(c.req.GetData(), c.req.GetOffset()); err != nil {
 		return err
@@ -241,12 +219,19 @@ func (c *copyTo) makeFile(parent int, name string) error {
 	return unix.Renameat(parent, temporary, parent, name)
 }
 
-// modeOf is what openat2 wants: a mode only where a file may be made.
-func modeOf(flags uint64) uint64 {
-	if flags&unix.O_CREAT != 0 {
-		return 0o600
+// openPart makes the file of the first piece and finds it for the others.
+func (c *copyTo) openPart(parent int, name string) (*os.File, error) {
+	if c.req.GetOffset() > 0 {
+		return openRegular(parent, name, unix.O_WRONLY)
 	}
-	return 0
+	if err := unix.Unlinkat(parent, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, err
+	}
+	fd, err := unix.Openat(parent, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // copyError tells the host which of its own doings stood in the way.
@@ -254,7 +239,7 @@ func copyError(req *kata.CopyFileRequest, err error) error {
 	switch {
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV):
 		return fail(codes.PermissionDenied, "CopyFileRequest is blocked by policy: copy-path: %s leads through a link", quoted(req.GetPath()))
-	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENOENT), errors.Is(err, unix.EFBIG), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST):
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENOENT), errors.Is(err, unix.EFBIG), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EEXIST), errors.Is(err, errNotRegular):
 		return fail(codes.FailedPrecondition, "copying to %s contradicts what is there", quoted(req.GetPath()))
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return fail(codes.ResourceExhausted, "no space for copies")

@@ -18,6 +18,9 @@ import (
 	"github.com/casemate/casemate/agent/container"
 )
 
+// maxContainers bounds the containers of a pod, those that are being made included.
+const maxContainers = 256
+
 // cleanupTime bounds what is undone after a creation whose caller may have gone.
 const cleanupTime = 30 * time.Second
 
@@ -55,6 +58,9 @@ func (s *Service) reserve(p *plan) (*sandbox, *entry, error) {
 	if s.containers[p.id] != nil {
 		return nil, nil, fail(codes.AlreadyExists, "container %s exists", p.id)
 	}
+	if len(s.containers) >= maxContainers {
+		return nil, nil, fail(codes.ResourceExhausted, "the pod has %d containers", len(s.containers))
+	}
 	e := &entry{id: p.id, sandbox: p.pause, termination: terminationFile(p.oci)}
 	s.containers[p.id] = e
 	return s.sandbox, e, nil
@@ -79,6 +85,14 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 	}
 	spec, err := p.spec(box.namespaces)
 	if err != nil {
+		return err
+	}
+	if p.user != nil {
+		if spec.Process.User, err = e.namedUser("CreateContainerRequest", p.user); err != nil {
+			return err
+		}
+	}
+	if err := s.checkSources(spec.Mounts); err != nil {
 		return err
 	}
 	if err := p.addVolumes(spec); err != nil {
@@ -122,6 +136,7 @@ func (s *Service) rootfs(ctx context.Context, p *plan, e *entry, dir string) err
 		return err
 	}
 	e.undo = append(e.undo, img.Close)
+	e.image, e.digest, e.resolve = p.image, img.Digest, img.User
 	p.imageProcess = img.Process
 	return nil
 }
@@ -140,7 +155,6 @@ func (s *Service) publish(box *sandbox, p *plan, e *entry, c *container.Containe
 			return err
 		}
 		box.namespaces.pid = file
-		box.undo[0] = box.namespaces.close
 	}
 	e.container = c
 	return nil
@@ -154,9 +168,16 @@ func (s *Service) giveUp(ctx context.Context, e *entry) error {
 	err := e.close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.containers, e.id)
+	s.drop(e)
 	if err != nil {
 		s.cfg.Log.ErrorContext(ctx, "undoing a creation", "container", e.id, "error", err)
 	}
 	return nil
+}
+
+// drop forgets e, and not another container that has got its id since. The caller holds mu.
+func (s *Service) drop(e *entry) {
+	if s.containers[e.id] == e {
+		delete(s.containers, e.id)
+	}
 }

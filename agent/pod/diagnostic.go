@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -61,7 +60,7 @@ func terminationFile(oci *kata.Spec) string {
 
 // readShared reads at most limit bytes of a regular file among the copies.
 func (s *Service) readShared(path string, limit int64) ([]byte, error) {
-	root := filepath.Join(s.cfg.Dir, "shared", "containers")
+	root := s.shared()
 	rel, err := filepath.Rel(root, path)
 	if err != nil || !filepath.IsLocal(rel) {
 		return nil, fail(codes.PermissionDenied, "GetDiagnosticDataRequest is blocked by policy: path: only copied files are read")
@@ -71,17 +70,13 @@ func (s *Service) readShared(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("reading a copied file: %w", err)
 	}
 	defer unix.Close(dir)
-	fd, err := beneath(dir, rel, unix.O_RDONLY|unix.O_NONBLOCK)
-	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOENT) {
+	f, err := openRegular(dir, rel, unix.O_RDONLY)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOENT) || errors.Is(err, errNotRegular) {
 		return nil, fail(codes.NotFound, "there is no such copied file")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading a copied file: %w", err)
 	}
-	f := os.NewFile(uintptr(fd), rel)
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, fail(codes.NotFound, "there is no such copied file")
-	}
 	return io.ReadAll(io.LimitReader(f, limit))
 }

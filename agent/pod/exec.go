@@ -47,18 +47,21 @@ func (s *Service) execProcess(ctx context.Context, req *kata.ExecProcessRequest)
 		return nil, fail(codes.InvalidArgument, "exec id %.140q is no name", id)
 	case from == nil:
 		return nil, fail(codes.InvalidArgument, "the request has no process")
-	case req.GetStringUser() != nil:
-		return nil, fail(codes.PermissionDenied, "ExecProcessRequest is blocked by policy: string-user: the user is given by number")
 	case req.GetStdinPort() != 0 || req.GetStdoutPort() != 0 || req.GetStderrPort() != 0:
 		return nil, fail(codes.PermissionDenied, "ExecProcessRequest is blocked by policy: passfd: streams go through requests")
 	case e.sandbox:
 		return nil, fail(codes.PermissionDenied, "ExecProcessRequest is blocked by policy: pause: the pause container has no other process")
 	}
+	spec := processSpec(from)
+	if req.GetStringUser() != nil {
+		if spec.User, err = e.namedUser("ExecProcessRequest", req.GetStringUser()); err != nil {
+			return nil, err
+		}
+	}
 	p := &process{streams: newStreams(from.GetTerminal())}
 	if err := s.reserveExec(e, req.GetExecId(), p); err != nil {
 		return nil, err
 	}
-	spec := processSpec(from)
 	made, err := e.container.Exec(ctx, spec, p.streams.stdio())
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,22 +101,23 @@ func execError(e *entry, err error) error {
 }
 
 // forget takes a further process off the list once its end has been told.
-func (s *Service) forget(id, execID string) {
+func (s *Service) forget(id, execID string, p *process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.containers[id]; e != nil {
+	if e := s.containers[id]; e != nil && e.execs[execID] == p { // another may have got the id
 		delete(e.execs, execID)
 	}
 }
 
-// processSpec is a process of a request as it stands.
+// processSpec is a process of a request as it stands, but for the name of an AppArmor profile: that lies in the kernel
+// of the host, which sends the name along.
 func processSpec(from *kata.Process) *specs.Process {
 	out := &specs.Process{
 		Terminal: from.GetTerminal(), Args: from.GetArgs(), Env: from.GetEnv(), Cwd: from.GetCwd(),
 		User: specs.User{
 			UID: from.GetUser().GetUID(), GID: from.GetUser().GetGID(), AdditionalGids: from.GetUser().GetAdditionalGids(),
 		},
-		NoNewPrivileges: from.GetNoNewPrivileges(), ApparmorProfile: from.GetApparmorProfile(), SelinuxLabel: from.GetSelinuxLabel(),
+		NoNewPrivileges: from.GetNoNewPrivileges(), SelinuxLabel: from.GetSelinuxLabel(),
 	}
 	if b := from.GetConsoleSize(); b.GetHeight() > 0 && b.GetWidth() > 0 {
 		out.ConsoleSize = &specs.Box{Height: uint(b.GetHeight()), Width: uint(b.GetWidth())}

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build root || soak
-
 package pod_test
 
 import (
@@ -24,11 +22,14 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/casemate/casemate/agent"
 	"github.com/casemate/casemate/agent/api/kata"
 	"github.com/casemate/casemate/agent/container"
 	"github.com/casemate/casemate/agent/pod"
+	"github.com/casemate/casemate/imagepull"
 )
 
 // timeLimit is far more than any single step takes.
@@ -40,7 +41,8 @@ type images struct {
 	busybox []byte
 	mu      sync.Mutex
 	opened  int
-	wait    chan struct{} // a pull ends when it is closed; nil is at once
+	wait    chan struct{}           // a pull ends when it is closed; nil is at once
+	extra   func(root string) error // what an image has besides
 }
 
 func (i *images) Open(ctx context.Context, reference, dir string) (*pod.Image, error) {
@@ -68,10 +70,15 @@ func (i *images) Open(ctx context.Context, reference, dir string) (*pod.Image, e
 			return nil, err
 		}
 	}
+	if i.extra != nil {
+		if err := i.extra(root); err != nil {
+			return nil, err
+		}
+	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.opened++
-	return &pod.Image{Digest: "sha256:00", Process: specs.Process{Args: []string{"sh"}}, Close: func() error { return os.RemoveAll(dir) }}, nil
+	return &pod.Image{Digest: "sha256:00", Process: specs.Process{Args: []string{"sh"}}, User: func(spec string) (specs.User, error) { return imagepull.ResolveUser(root, spec) }, Close: func() error { return os.RemoveAll(dir) }}, nil
 }
 
 type allowAll struct{}
@@ -81,15 +88,43 @@ func (allowAll) Allow(context.Context, string, proto.Message) error { return nil
 // guest is a running agent with a client on its socket.
 type guest struct {
 	kata.TTRPCAgentServiceService
-	dir    string
-	images *images
-	down   chan struct{} // closed by DestroySandbox
+	dir        string
+	socket     string
+	images     *images
+	starts     []pod.Start // guarded by images.mu
+	unrecorded bool        // a start cannot be recorded
+	door       *agent.Door
+	health     kata.TTRPCHealthService
+	service    *pod.Service
+	mounted    []string      // before the guest began
+	down       chan struct{} // closed by DestroySandbox
 
 	client   *ttrpc.Client
 	handlers map[string]bool
 }
 
 func startGuest(t *testing.T) *guest {
+	t.Helper()
+	return startJudgedGuest(t, allowAll{}, nil, nil)
+}
+
+// startJudgedGuest starts one behind a policy, with a closed door for nil; other is nil or images of the test's own, admit what pod.Config has.
+func startJudgedGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(image, requested *specs.Process) error) *guest {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	if testing.Verbose() {
+		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	return buildGuest(t, policy, other, admit, log)
+}
+
+// startLoggedGuest starts one that writes all it has to say to a buffer.
+func startLoggedGuest(t *testing.T, to io.Writer) *guest {
+	t.Helper()
+	return buildGuest(t, allowAll{}, nil, nil, slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: slog.LevelDebug})))
+}
+
+func buildGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(image, requested *specs.Process) error, log *slog.Logger) *guest {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("creating containers needs root")
@@ -105,14 +140,11 @@ func startGuest(t *testing.T) *guest {
 	if err != nil {
 		t.Skipf("no static program for the pause container: %v; run make root", err)
 	}
-	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	if testing.Verbose() {
-		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
-	}
-	g := &guest{dir: "/run/kata-containers", images: &images{t: t, busybox: busybox}, down: make(chan struct{})}
+	g := &guest{dir: "/run/kata-containers", images: &images{t: t, busybox: busybox}, door: new(agent.Door), down: make(chan struct{})}
 	if err := os.MkdirAll(g.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	g.mounted = mountPoints(t)
 	if err := unix.Mount("pod", g.dir, "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -126,8 +158,11 @@ func startGuest(t *testing.T) *guest {
 		t.Fatal(err)
 	}
 	var once sync.Once
+	if other == nil {
+		other = g.images
+	}
 	service, err := pod.New(pod.Config{
-		Dir: g.dir, Runtime: runtime, Images: g.images, Pause: program, Version: "4.1.0", Log: log,
+		Dir: g.dir, Runtime: runtime, Images: other, Pause: program, Version: "4.1.0", Log: log, Begun: agent.Begun, Admit: admit, Starting: g.announce,
 		Shutdown: func() { once.Do(func() { close(g.down) }) },
 	})
 	if err != nil {
@@ -140,18 +175,27 @@ func startGuest(t *testing.T) *guest {
 			t.Error(err)
 		}
 	})
-	g.connect(t, service, log)
+	g.connect(t, service, policy, log)
 	return g
 }
 
-func (g *guest) connect(t *testing.T, service *pod.Service, log *slog.Logger) {
+func (g *guest) announce(s pod.Start) error {
+	g.images.mu.Lock()
+	defer g.images.mu.Unlock()
+	if g.unrecorded {
+		return errors.New(canary)
+	}
+	g.starts = append(g.starts, s)
+	return nil
+}
+
+func (g *guest) connect(t *testing.T, service *pod.Service, policy agent.Policy, log *slog.Logger) {
 	t.Helper()
-	door := new(agent.Door)
-	server, err := agent.NewServer(agent.Config{Version: "1", Door: door, Log: log, Handlers: service.Handlers()})
+	server, err := agent.NewServer(agent.Config{Version: "1", Door: g.door, Log: log, Handlers: service.Handlers()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	door.Open(allowAll{})
+	g.door.Open(policy)
 	address, err := agent.ParseAddress("unix://" + filepath.Join(t.TempDir(), "agent.sock"))
 	if err != nil {
 		t.Fatal(err)
@@ -167,6 +211,7 @@ func (g *guest) connect(t *testing.T, service *pod.Service, log *slog.Logger) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	g.socket = l.Addr().String()
 	client := ttrpc.NewClient(conn, ttrpc.WithUnaryClientInterceptor(count))
 	t.Cleanup(func() {
 		_ = client.Close()
@@ -175,6 +220,7 @@ func (g *guest) connect(t *testing.T, service *pod.Service, log *slog.Logger) {
 			t.Error(err)
 		}
 	})
+	g.health, g.service = kata.NewTTRPCHealthClient(client), service
 	g.client, g.handlers = client, map[string]bool{}
 	for name := range service.Handlers() {
 		g.handlers[name] = true
@@ -226,7 +272,10 @@ func wantLate(t testing.TB, err error) {
 	}
 }
 
-const sandboxID = "sandbox0"
+const (
+	sandboxID = "sandbox0"
+	shared    = "/run/kata-containers/shared/containers/"
+)
 
 func (g *guest) sandbox(t testing.TB, change ...func(*kata.CreateSandboxRequest)) {
 	t.Helper()
@@ -322,3 +371,47 @@ func (g *guest) remove(t testing.TB, id string) {
 		t.Errorf("removing %s: %v", id, err)
 	}
 }
+
+// method finds the RPC that takes a request. Of the two that read, standard output.
+func method(t *testing.T, request string) protoreflect.MethodDescriptor {
+	t.Helper()
+	methods := kata.File_agent_api_kata_agent_proto.Services().ByName("AgentService").Methods()
+	if request == "ReadStreamRequest" {
+		return methods.ByName("ReadStdout")
+	}
+	for i := range methods.Len() {
+		if string(methods.Get(i).Input().Name()) == request {
+			return methods.Get(i)
+		}
+	}
+	t.Fatalf("no method takes %s", request)
+	return nil
+}
+
+// send calls the method that takes msg.
+func (g *guest) send(t *testing.T, msg proto.Message, limit time.Duration) error {
+	t.Helper()
+	m := method(t, string(msg.ProtoReflect().Descriptor().Name()))
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(m.Output().FullName())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	return g.client.Call(ctx, "grpc.AgentService", string(m.Name()), msg, kind.New().Interface())
+}
+
+func mountPoints(t testing.TB) []string {
+	t.Helper()
+	raw, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for line := range strings.Lines(string(raw)) {
+		out = append(out, strings.Fields(line)[1])
+	}
+	return out
+}
+
+func errOf[T any](_ T, err error) error { return err }

@@ -33,14 +33,15 @@ type plan struct {
 	volumes  []volumeOptions
 	disks    []disk
 	oci      *kata.Spec
+	user     *kata.StringUser // nil unless the user is asked for by name
 
 	imageProcess specs.Process // once the image is there
 	opened       []*Volume     // once they are open
 }
 
 func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
-	p := &plan{id: req.GetContainerId(), sharePID: req.GetSandboxPidns(), oci: req.GetOCI()}
-	if err := container.CheckID(p.id); err != nil {
+	p := &plan{id: req.GetContainerId(), sharePID: req.GetSandboxPidns(), oci: req.GetOCI(), user: req.GetStringUser()}
+	if container.CheckID(p.id) != nil || reservedID(p.id) {
 		return nil, fail(codes.InvalidArgument, "container id %.140q is no name", p.id)
 	}
 	if e := req.GetExecId(); e != "" && e != p.id {
@@ -54,8 +55,6 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 		return nil, fail(codes.InvalidArgument, "the request has no process, root or linux section")
 	case len(req.GetSharedMounts()) > 0:
 		return nil, refused("shared-mounts: containers do not share mounts")
-	case req.GetStringUser() != nil:
-		return nil, refused("string-user: the user is given by number, or by the image")
 	case req.GetStdinPort() != 0 || req.GetStdoutPort() != 0 || req.GetStderrPort() != 0:
 		return nil, refused("passfd: streams go through requests")
 	case len(req.GetStorages()) > maxStorages:

@@ -32,6 +32,9 @@ func (s *Service) startContainer(ctx context.Context, req *kata.StartContainerRe
 			s.cfg.Log.WarnContext(ctx, "out-of-memory events are not watched", "container", e.id, "error", err)
 		}
 	}
+	if err := s.announce(e); err != nil {
+		return nil, err
+	}
 	if err := e.container.Start(ctx); err != nil {
 		if errors.Is(err, container.ErrNotRunning) {
 			return nil, fail(codes.FailedPrecondition, "container %s has ended or was started before", e.id)
@@ -39,6 +42,23 @@ func (s *Service) startContainer(ctx context.Context, req *kata.StartContainerRe
 		return nil, err
 	}
 	return &emptypb.Empty{}, nil
+}
+
+// announce tells of a container's start, once however often the host asks for it.
+func (s *Service) announce(e *entry) error {
+	if s.cfg.Starting == nil || e.sandbox {
+		return nil
+	}
+	e.closing.Lock()
+	defer e.closing.Unlock()
+	if e.announced {
+		return nil
+	}
+	if err := s.cfg.Starting(Start{ID: e.id, Image: e.image, Digest: e.digest}); err != nil {
+		return &Failure{Code: codes.FailedPrecondition, Phrase: "the container's start cannot be recorded", Err: err}
+	}
+	e.announced = true
+	return nil
 }
 
 // signalProcess delivers a signal. That the process has gone meanwhile is what the
@@ -121,7 +141,7 @@ func (s *Service) waitProcess(ctx context.Context, req *kata.WaitProcessRequest)
 	if err != nil {
 		return nil, err
 	}
-	s.forget(req.GetContainerId(), req.GetExecId())
+	s.forget(req.GetContainerId(), req.GetExecId(), p)
 	return &kata.WaitProcessResponse{Status: int32(exit.Code)}, nil //nolint:gosec // 0 to 255
 }
 
@@ -141,7 +161,7 @@ func (s *Service) removeContainer(ctx context.Context, req *kata.RemoveContainer
 		return nil, err
 	}
 	s.mu.Lock()
-	delete(s.containers, e.id)
+	s.drop(e)
 	s.mu.Unlock()
 	return &emptypb.Empty{}, nil
 }

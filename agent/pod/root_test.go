@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/casemate/casemate/agent/api/kata"
+	"github.com/casemate/casemate/agent/pod"
 )
 
 // TestRootPodLife is a pod from its sandbox to its end, in the order and with the
@@ -121,8 +122,6 @@ func regularResolver() bool {
 	info, err := os.Lstat("/etc/resolv.conf")
 	return err == nil && info.Mode().IsRegular()
 }
-
-func errOf[T any](_ T, err error) error { return err }
 
 // TestRootCreateRefuses: what no policy can allow, since code refuses it.
 func TestRootCreateRefuses(t *testing.T) {
@@ -522,7 +521,7 @@ func TestRootExec(t *testing.T) {
 		"CVE-2024-21626":         {func(r *kata.ExecProcessRequest) { r.Process.Cwd = "/proc/self/fd/7" }, codes.PermissionDenied},
 		"unkillable":             {func(r *kata.ExecProcessRequest) { r.Process.OOMScoreAdj = -1000 }, codes.PermissionDenied},
 		"in the pause container": {func(r *kata.ExecProcessRequest) { r.ContainerId = sandboxID }, codes.PermissionDenied},
-		"user by name":           {func(r *kata.ExecProcessRequest) { r.StringUser = &kata.StringUser{} }, codes.PermissionDenied},
+		"user by name":           {func(r *kata.ExecProcessRequest) { r.StringUser = &kata.StringUser{} }, codes.InvalidArgument},
 		"unknown container":      {func(r *kata.ExecProcessRequest) { r.ContainerId = "nobody" }, codes.InvalidArgument},
 	} {
 		wantCode(t, name, exec("bad", tt.change, "true"), tt.code, "")
@@ -532,4 +531,33 @@ func TestRootExec(t *testing.T) {
 	}
 	g.remove(t, "main")
 	g.remove(t, sandboxID)
+}
+
+// TestRootStartsAreTold: each container of an image is told of once, before it runs, with what its image is; one that
+// cannot be told of does not run.
+func TestRootStartsAreTold(t *testing.T) {
+	g := startGuest(t)
+	g.sandbox(t)
+	g.start(t, pauseRequest(sandboxID))
+	g.start(t, request("app", "true"))
+	g.wait(t, "app", "")
+	for range 3 {
+		if _, err := g.StartContainer(within(t), &kata.StartContainerRequest{ContainerId: "app"}); err == nil {
+			t.Error("a container was started twice")
+		}
+	}
+	if want := (pod.Start{ID: "app", Image: "registry.example/app:1", Digest: "sha256:00"}); len(g.starts) != 1 || g.starts[0] != want {
+		t.Errorf("told of %+v, want %+v alone", g.starts, want)
+	}
+	g.unrecorded = true
+	if _, err := g.CreateContainer(within(t), request("more", "sleep", "100")); err != nil {
+		t.Fatal(err)
+	}
+	err := errOf(g.StartContainer(within(t), &kata.StartContainerRequest{ContainerId: "more"}))
+	wantCode(t, "a start that cannot be told of", err, codes.FailedPrecondition, "cannot be recorded")
+	if strings.Contains(err.Error(), canary) {
+		t.Errorf("the host reads %v", err)
+	}
+	g.remove(t, "more")
+	g.remove(t, "app")
 }

@@ -56,8 +56,8 @@ func (s *Service) createSandbox(_ context.Context, req *kata.CreateSandboxReques
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sandbox != nil {
-		return nil, fail(codes.FailedPrecondition, "the sandbox exists: one guest has one")
+	if s.sandbox != nil || s.ended {
+		return nil, fail(codes.FailedPrecondition, "the sandbox exists or has ended: one guest has one")
 	}
 	box := &sandbox{id: req.GetSandboxId()}
 	if err := s.fillSandbox(box, req); err != nil {
@@ -92,12 +92,15 @@ func (s *Service) fillSandbox(box *sandbox, req *kata.CreateSandboxRequest) erro
 			return err
 		}
 	}
+	if err := s.mountCopies(box); err != nil {
+		return err
+	}
 	ns, err := makeNamespaces(filepath.Join(s.cfg.Dir, "namespaces"), req.GetHostname())
 	if err != nil {
 		return err
 	}
 	box.namespaces = ns
-	box.undo = append(box.undo, ns.close)
+	box.undo = append(box.undo, func() error { return box.namespaces.close() })
 	for _, st := range req.GetStorages() {
 		if err := s.mountShared(box, st); err != nil {
 			return err
@@ -181,13 +184,12 @@ func (s *Service) writeResolver(box *sandbox, lines []string) error {
 	if err != nil || !info.Mode().IsRegular() {
 		return nil // a system with a resolver of its own
 	}
-	for _, line := range lines {
-		if err := checkResolverLine(line); err != nil {
-			return err
-		}
+	text, err := resolverText(lines)
+	if err != nil {
+		return err
 	}
 	file := filepath.Join(s.cfg.Dir, "sandbox", "resolv.conf")
-	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil { //nolint:gosec // as public as name servers are
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil { //nolint:gosec // as public as name servers are
 		return err
 	}
 	if err := unix.Mount(file, resolver, "", unix.MS_BIND, ""); err != nil {
@@ -197,24 +199,34 @@ func (s *Service) writeResolver(box *sandbox, lines []string) error {
 	return nil
 }
 
-// checkResolverLine takes the lines of resolv.conf(5) that name servers, searches
-// and options, each a line.
-func checkResolverLine(line string) error {
-	key, value, _ := strings.Cut(line, " ")
-	bad := fail(codes.InvalidArgument, "dns line %.80q is no line of resolv.conf", line)
-	if len(line) > 1024 || strings.ContainsAny(line, "\n\r\x00") {
-		return bad
-	}
-	switch key {
-	case "nameserver":
-		if _, err := netip.ParseAddr(strings.TrimSpace(value)); err != nil {
-			return bad
+// resolverText is what is kept of a file's lines (resolv.conf(5)): those that name servers, searches and options. The
+// Go runtime sends its own file cut at each line feed, with comments and an empty last line.
+func resolverText(lines []string) (string, error) {
+	var out strings.Builder
+	for _, line := range lines {
+		fields := strings.Fields(line)
+		bad := fail(codes.InvalidArgument, "dns line %.80q is no line of resolv.conf", line)
+		if len(line) > 1024 || strings.ContainsAny(line, "\n\r\x00") {
+			return "", bad
 		}
-	case "search", "domain", "options":
-	default:
-		return bad
+		if len(fields) == 0 {
+			continue
+		}
+		switch fields[0] {
+		case "nameserver":
+			if len(fields) != 2 {
+				return "", bad
+			}
+			if _, err := netip.ParseAddr(fields[1]); err != nil {
+				return "", bad
+			}
+		case "search", "domain", "options":
+		default:
+			continue
+		}
+		out.WriteString(strings.Join(fields, " ") + "\n")
 	}
-	return nil
+	return out.String(), nil
 }
 
 // destroySandbox ends the containers and tells the owner of the process.

@@ -35,6 +35,9 @@ type Image struct {
 	Digest string // of the platform's manifest
 	// Process is what the image's own config asks for: Args, Env, Cwd, User.
 	Process specs.Process
+	// User turns "USER" or "USER:GROUP", each a name or a number, into numbers by the accounts in the mounted tree,
+	// without following a link out of it. nil means that names are not served.
+	User func(spec string) (specs.User, error)
 	// Close unmounts the tree and removes its directory.
 	Close func() error
 }
@@ -81,13 +84,22 @@ type Config struct {
 	Admit func(image, requested *specs.Process) error
 	// Begun, when not nil, is called once a request's id is taken, so that others
 	// are judged while an image is pulled.
-	Begun   func(context.Context)
-	Version string
+	Begun func(context.Context)
+	// Starting, when not nil, is told of each of an image's containers before its program runs; its error keeps it from
+	// running.
+	Starting func(Start) error
+	Version  string
 	// Init says whether this process is the machine's first.
 	Init bool
 	// Shutdown is called when the host has destroyed the sandbox; nil does nothing.
 	Shutdown func()
 	Log      *slog.Logger
+}
+
+// Start is a container that is about to run.
+type Start struct {
+	ID, Image string // Image is the reference as the host named it
+	Digest    string // of the image's manifest
 }
 
 // Service holds the pod. Its handlers may run at the same time.
@@ -99,12 +111,12 @@ type Service struct {
 	sandbox    *sandbox   // nil before CreateSandbox
 	containers map[string]*entry
 
-	volumesMu sync.Mutex // guards volumes; held while one is made or removed
-	volumes   map[string]*volume
+	ended bool // the sandbox has been: there is no other
 
-	copying sync.Mutex // guards what follows; one copy at a time
-	copies  int64
-	copied  int64 // bytes
+	// volumesMu guards what follows. It is held while a volume is made or removed and while a file is copied.
+	volumesMu sync.Mutex
+	volumes   map[string]*volume
+	trees     map[string]bool // below shared/containers, what was copied
 }
 
 // oomBacklog is how many out-of-memory events wait for the host to ask.
@@ -115,7 +127,7 @@ func New(cfg Config) (*Service, error) {
 	if !filepath.IsAbs(cfg.Dir) || cfg.Runtime == nil || cfg.Images == nil || !filepath.IsAbs(cfg.Pause) || cfg.Log == nil {
 		return nil, errors.New("making the pod service: directory, runtime, images, pause program and log are required")
 	}
-	return &Service{cfg: cfg, ooms: make(chan string, oomBacklog), containers: map[string]*entry{}, volumes: map[string]*volume{}}, nil
+	return &Service{cfg: cfg, ooms: make(chan string, oomBacklog), containers: map[string]*entry{}, volumes: map[string]*volume{}, trees: map[string]bool{}}, nil
 }
 
 // Handlers are the served methods of grpc.AgentService, by their names.
@@ -184,9 +196,14 @@ type entry struct {
 	container *container.Container // nil while it is being made
 	streams   *streams
 	sandbox   bool // the pause container
+	image     string
+	digest    string
+	resolve   func(spec string) (specs.User, error) // nil for the pause container
 	// termination is the file of its termination message, "" for none.
 	termination string
-	undo        []func() error
+	closing     sync.Mutex
+	undo        []func() error      // guarded by closing once the container is made
+	announced   bool                // guarded by closing
 	execs       map[string]*process // guarded by Service.mu; runner is nil while one is being made
 }
 
@@ -221,6 +238,8 @@ func (s *Service) process(id, execID string) (*process, error) {
 
 // close undoes in reverse and returns the first error that counts.
 func (e *entry) close() error {
+	e.closing.Lock()
+	defer e.closing.Unlock()
 	var errs []error
 	for i := len(e.undo) - 1; i >= 0; i-- {
 		errs = append(errs, e.undo[i]())
@@ -241,7 +260,7 @@ func (s *Service) Close(ctx context.Context) error {
 		}
 	}
 	box := s.sandbox
-	s.sandbox = nil
+	s.sandbox, s.ended = nil, true
 	s.mu.Unlock()
 	var errs []error
 	for _, e := range all {

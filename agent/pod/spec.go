@@ -125,6 +125,9 @@ func resources(r *kata.LinuxResources) *specs.LinuxResources {
 		out.Pids = &specs.LinuxPids{Limit: &limit}
 	}
 	for _, h := range r.GetHugepageLimits() {
+		if h.GetLimit() == 0 {
+			continue // engines write it for each size; a guest may have no controller for them
+		}
 		out.HugepageLimits = append(out.HugepageLimits, specs.LinuxHugepageLimit{Pagesize: h.GetPagesize(), Limit: h.GetLimit()})
 	}
 	return out

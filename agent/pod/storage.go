@@ -19,7 +19,7 @@ import (
 
 const (
 	driverEphemeral = "ephemeral" // a tmpfs of its own
-	driverLocal     = "local"     // a directory of the pod's
+	driverLocal     = "local"     // the same without a size
 	// maxVolumes bounds the memory-backed volumes of a pod.
 	maxVolumes = 64
 )
@@ -78,8 +78,9 @@ func (s *Service) inPod(path string) bool {
 		return false
 	}
 	for _, dir := range []string{"sandbox", "shared/containers"} {
-		if rest, ok := strings.CutPrefix(path, filepath.Join(s.cfg.Dir, dir)+"/"); ok && rest != "shm" && rest != "resolv.conf" {
-			return true
+		if rest, ok := strings.CutPrefix(path, filepath.Join(s.cfg.Dir, dir)+"/"); ok {
+			first, _, _ := strings.Cut(rest, "/")
+			return dir != "sandbox" || first != "shm" && first != "resolv.conf"
 		}
 	}
 	return false
@@ -128,6 +129,9 @@ func (s *Service) hold(o volumeOptions) (release func() error, err error) {
 	case v == nil && len(s.volumes) >= maxVolumes:
 		return nil, fail(codes.ResourceExhausted, "the pod has %d volumes", len(s.volumes))
 	case v == nil:
+		if err := s.freeForVolume(o.path); err != nil {
+			return nil, err
+		}
 		if err := o.make(s.cfg.Dir); err != nil {
 			return nil, err
 		}
@@ -147,12 +151,10 @@ func (s *Service) release(v *volume) error {
 		return nil
 	}
 	delete(s.volumes, v.options.path)
-	if v.options.driver == driverEphemeral {
-		if err := unmount(v.options.path); err != nil {
-			return err
-		}
+	if err := unmount(v.options.path); err != nil {
+		return err
 	}
-	return os.RemoveAll(v.options.path)
+	return os.Remove(v.options.path)
 }
 
 // make creates the directory, without following a link below root, and mounts on it.
@@ -165,22 +167,8 @@ func (o volumeOptions) make(root string) error {
 		return fmt.Errorf("making volume %s: %w", o.path, err)
 	}
 	defer unix.Close(fd)
-	here := fmt.Sprintf("/proc/self/fd/%d", fd)
-	if o.driver == driverEphemeral {
-		if err := unix.Mount("tmpfs", here, "tmpfs", o.flags(), o.data()); err != nil {
-			return errors.Join(fmt.Errorf("mounting volume %s: %w", o.path, err), os.Remove(o.path))
-		}
-		return nil
-	}
-	mode := o.mode
-	if o.gid >= 0 {
-		if err := os.Chown(here, 0, o.gid); err != nil {
-			return fmt.Errorf("giving volume %s to group %d: %w", o.path, o.gid, err)
-		}
-		mode |= unix.S_ISGID
-	}
-	if err := unix.Chmod(here, mode); err != nil {
-		return fmt.Errorf("setting the mode of volume %s: %w", o.path, err)
+	if err := unix.Mount("tmpfs", fmt.Sprintf("/proc/self/fd/%d", fd), "tmpfs", o.flags(), o.data()); err != nil {
+		return errors.Join(fmt.Errorf("mounting volume %s: %w", o.path, err), os.Remove(o.path))
 	}
 	return nil
 }

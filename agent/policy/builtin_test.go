@@ -42,7 +42,7 @@ func TestBuiltInCorpus(t *testing.T) {
 	route := func(r *kata.Route) *kata.UpdateRoutesRequest {
 		return &kata.UpdateRoutesRequest{Routes: &kata.Routes{Routes: []*kata.Route{r}}}
 	}
-	replay(t, builtIn(t), []row{
+	replayRows(t, builtIn(t), []row{
 		{"interface", iface("eth0", "", "10.0.0.2"), ""},
 		{"loopback by name", iface("lo", "", "10.0.0.2"), deny},
 		{"loopback address", iface("eth0", "", "127.0.0.1"), deny},
@@ -171,7 +171,7 @@ func TestBuiltInCorpus(t *testing.T) {
 		{"remove", &kata.RemoveContainerRequest{ContainerId: cid}, ""},
 		{"end", &kata.DestroySandboxRequest{}, ""},
 	})
-	replay(t, builtIn(t), []row{
+	replayRows(t, builtIn(t), []row{
 		{"sandbox by runtime-rs", &kata.CreateSandboxRequest{Hostname: "p"}, ""},
 		{"pause by runtime-rs under cri-o", pauseWith(bySecond), ""},
 	})

@@ -40,7 +40,7 @@ func codeOf(t *testing.T, err error) string {
 	return d.Reason.Code
 }
 
-func replay(t *testing.T, p *Policy, rows []row) {
+func replayRows(t *testing.T, p *Policy, rows []row) {
 	t.Helper()
 	for _, r := range rows {
 		request := string(r.msg.ProtoReflect().Descriptor().Name())
@@ -180,7 +180,7 @@ func TestTenantCorpus(t *testing.T) {
 		{"end", &kata.DestroySandboxRequest{}, ""},
 	}
 	for _, name := range []string{"tenant.rego", "tenant_v0.rego"} {
-		t.Run(name, func(t *testing.T) { replay(t, loadFile(t, name), rows) })
+		t.Run(name, func(t *testing.T) { replayRows(t, loadFile(t, name), rows) })
 	}
 	t.Logf("%d requests in two versions", len(rows))
 }

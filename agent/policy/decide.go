@@ -157,6 +157,7 @@ func (p *Policy) evaluate(ctx context.Context, e evaluation) (value ast.Value, e
 		WithTransaction(txn).
 		WithInput(ast.NewTerm(e.input)).
 		WithCancel(cancel).
+		WithBuiltins(ownBuiltins()).
 		WithStrictBuiltinErrors(true).
 		WithPrintHook(e.prints).
 		Run(ctx)

@@ -39,7 +39,7 @@ StatsContainerRequest := true
 func TestEndlessPolicyDenies(t *testing.T) {
 	p := load(t, endless)
 	start := time.Now()
-	replay(t, p, []row{
+	replayRows(t, p, []row{
 		{"endless loop", &kata.DestroySandboxRequest{}, "policy-time"},
 		{"next request is judged", &kata.StatsContainerRequest{}, ""},
 		{"endless builtin", &kata.WaitProcessRequest{}, "policy-time"},
@@ -62,7 +62,7 @@ func TestHugeInputDenies(t *testing.T) {
 	for i := range many {
 		many[i] = &kata.Storage{}
 	}
-	replay(t, p, []row{
+	replayRows(t, p, []row{
 		{"10 MB of bytes", &kata.WriteStreamRequest{Data: []byte(big)}, "policy-input"},
 		{"10 MB of text", &kata.SetPolicyRequest{Policy: big}, "policy-input"},
 		{"10 MB link target", link("/x", big), "policy-input"},
@@ -107,9 +107,9 @@ func TestVerdicts(t *testing.T) {
 		}
 	}
 	p = load(t, head+`SetPolicyRequest if { not regex.match(input.policy, "x") }`)
-	replay(t, p, []row{{"an error of a builtin under not", &kata.SetPolicyRequest{Policy: "("}, "policy-error"}})
+	replayRows(t, p, []row{{"an error of a builtin under not", &kata.SetPolicyRequest{Policy: "("}, "policy-error"}})
 	p = load(t, head+"SetPolicyRequest := input.policy\nSetPolicyRequest := true")
-	replay(t, p, []row{{"two values", &kata.SetPolicyRequest{}, "policy-error"}})
+	replayRows(t, p, []row{{"two values", &kata.SetPolicyRequest{}, "policy-error"}})
 }
 
 func TestPrintsStayInside(t *testing.T) {
@@ -235,7 +235,7 @@ func TestDecisionIsExclusive(t *testing.T) {
 		t.Errorf("judged in between: %q", got)
 	}
 	d.Begun()
-	replay(t, p, []row{{"afterwards", &kata.SignalProcessRequest{}, ""}})
+	replayRows(t, p, []row{{"afterwards", &kata.SignalProcessRequest{}, ""}})
 }
 
 func only(t *testing.T, state map[string]any) string {
@@ -301,5 +301,5 @@ func TestPanicDenies(t *testing.T) {
 	if got := codeOf(t, err); got != "policy-error" {
 		t.Errorf("got %q", got)
 	}
-	replay(t, p, []row{{"the next request", &kata.DestroySandboxRequest{}, ""}})
+	replayRows(t, p, []row{{"the next request", &kata.DestroySandboxRequest{}, ""}})
 }

@@ -83,11 +83,12 @@ func compile(text []byte, version ast.RegoVersion, prints bool) (*ast.Compiler, 
 	if err := refuseFailOpen(module); err != nil {
 		return nil, nil, err
 	}
+	callOwn(module)
 	base, err := lift(module)
 	if err != nil {
 		return nil, nil, err
 	}
-	compiler := ast.NewCompiler().WithCapabilities(caps).WithEnablePrintStatements(prints)
+	compiler := ast.NewCompiler().WithCapabilities(caps).WithBuiltins(map[string]*ast.Builtin{ownReplace: replaceDeclaration()}).WithEnablePrintStatements(prints)
 	compiler.Compile(map[string]*ast.Module{"policy.rego": module})
 	if compiler.Failed() {
 		return nil, nil, located(compiler.Errors)

@@ -114,7 +114,7 @@ DestroySandboxRequest if {
 WaitProcessRequest if policy_data.a.missing.deeper
 `
 	p := load(t, text)
-	replay(t, p, []row{{"constants", &kata.DestroySandboxRequest{}, ""}, {"missing data key", &kata.WaitProcessRequest{}, silent}})
+	replayRows(t, p, []row{{"constants", &kata.DestroySandboxRequest{}, ""}, {"missing data key", &kata.WaitProcessRequest{}, silent}})
 	_, base, err := compile([]byte(text), ast.RegoV1, false)
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -55,6 +56,9 @@ func (p *podImages) Open(ctx context.Context, reference, dir string) (*pod.Image
 		Digest: img.Manifest.String(),
 		Process: specs.Process{
 			Args: append(append([]string{}, c.Entrypoint...), c.Cmd...), Env: c.Env, Cwd: bundle.Spec.Process.Cwd, User: bundle.Spec.Process.User,
+		},
+		User: func(spec string) (specs.User, error) {
+			return imagepull.ResolveUser(filepath.Join(dir, "rootfs"), spec)
 		},
 		Close: bundle.Close,
 	}, nil

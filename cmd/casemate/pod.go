@@ -58,7 +58,7 @@ func openPod(c podConfig) (*podParts, error) {
 	}
 	images, volumes := newPodImages(podStore), new(podVolumes)
 	service, err := pod.New(pod.Config{
-		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: volumes, Admit: images.admit, Begun: agent.Begun,
+		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: volumes, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
 		Pause: program, Version: version.Number, Init: c.init, Shutdown: c.shutdown, Log: c.log,
 	})
 	if err != nil {
@@ -74,6 +74,11 @@ func (p *podImages) admit(image, requested *specs.Process) error {
 		return nil
 	}
 	return pod.AsImageSays(image, requested)
+}
+
+// starting records a container before it runs. It is called for one whose image was opened, so the machine is known.
+func (p *podImages) starting(s pod.Start) error {
+	return p.m.measureStart(started{ID: s.ID, Image: s.Image, Digest: s.Digest})
 }
 
 func (p *podParts) close() error {

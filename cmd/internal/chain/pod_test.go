@@ -218,13 +218,15 @@ spec:
 	if err != nil || string(out.Data) != "hello from the file\n" {
 		t.Errorf("output: got %q, %v", out.GetData(), err)
 	}
-	probe := func(args ...string) error {
-		return second(g.ExecProcess(within(t), &kata.ExecProcessRequest{ContainerId: "app", ExecId: "probe", Process: &kata.Process{Args: args, User: &kata.User{}, Env: []string{"PATH=/bin"}, Cwd: "/"}}))
+	env := container().OCI.Process.Env
+	probe := func(env []string, args ...string) error {
+		return second(g.ExecProcess(within(t), &kata.ExecProcessRequest{ContainerId: "app", ExecId: "probe", Process: &kata.Process{Args: args, User: &kata.User{}, Env: env, Cwd: "/"}}))
 	}
-	if err := probe("/bin/busybox", "true"); err != nil {
+	if err := probe(env, "/bin/busybox", "true"); err != nil {
 		t.Errorf("the probe of the file: %v", err)
 	}
-	wantRefused(t, "another probe", probe("/bin/busybox", "id"), "ExecProcessRequest is blocked by policy")
+	wantRefused(t, "another probe", probe(env, "/bin/busybox", "id"), "ExecProcessRequest is blocked by policy")
+	wantRefused(t, "a probe that loads something", probe(append(env, "LD_PRELOAD=/x"), "/bin/busybox", "true"), "ExecProcessRequest is blocked by policy")
 	if _, err := g.DestroySandbox(within(t), &kata.DestroySandboxRequest{}); err != nil {
 		t.Error(err)
 	}

@@ -49,7 +49,8 @@ type container struct {
 	EnvLike  []string   `json:"env_patterns"` // regular expressions for whole entries
 	Cwd      string     `json:"cwd"`
 	UID      int64      `json:"uid"`
-	GID      *int64     `json:"gid"` // null: any
+	GID      *int64     `json:"gid"`    // null: any
+	Groups   []int64    `json:"groups"` // that the process may have besides
 	Caps     []string   `json:"capabilities"`
 	NoNew    bool       `json:"no_new_privileges"` // required
 	Readonly bool       `json:"readonly_root"`     // required
@@ -282,7 +283,13 @@ func (out *container) identity(p *pod, c *containerSpec, img *ImageConfig, note 
 	} else if group == nil {
 		group = new(int64)
 	}
-	out.UID, out.GID = *user, group
+	out.UID, out.GID, out.Groups = *user, group, []int64{}
+	if sc := p.SecurityContext; sc != nil {
+		out.Groups = append(out.Groups, sc.SupplementalGroups...)
+		if sc.FSGroup != nil {
+			out.Groups = append(out.Groups, *sc.FSGroup)
+		}
+	}
 	return nil
 }
 

@@ -91,11 +91,13 @@ type volumeSpec struct {
 }
 
 type securityContext struct {
-	Privileged               bool   `yaml:"privileged"`
-	AllowPrivilegeEscalation *bool  `yaml:"allowPrivilegeEscalation"`
-	ReadOnlyRootFilesystem   bool   `yaml:"readOnlyRootFilesystem"`
-	RunAsUser                *int64 `yaml:"runAsUser"`
-	RunAsGroup               *int64 `yaml:"runAsGroup"`
+	Privileged               bool    `yaml:"privileged"`
+	AllowPrivilegeEscalation *bool   `yaml:"allowPrivilegeEscalation"`
+	ReadOnlyRootFilesystem   bool    `yaml:"readOnlyRootFilesystem"`
+	RunAsUser                *int64  `yaml:"runAsUser"`
+	RunAsGroup               *int64  `yaml:"runAsGroup"`
+	FSGroup                  *int64  `yaml:"fsGroup"`            // a pod's alone
+	SupplementalGroups       []int64 `yaml:"supplementalGroups"` // a pod's alone
 	Capabilities             *struct {
 		Add  []string `yaml:"add"`
 		Drop []string `yaml:"drop"`

@@ -235,7 +235,14 @@ func app(id string, c ...change) *kata.CreateContainerRequest {
 }
 
 func probe(id string, args ...string) *kata.ExecProcessRequest {
-	return &kata.ExecProcessRequest{ContainerId: id, ExecId: "e", Process: &kata.Process{Args: args, User: &kata.User{UID: 1000, GID: 1000}}}
+	p := appProcess()
+	return &kata.ExecProcessRequest{ContainerId: id, ExecId: "e", Process: &kata.Process{Args: args, User: p.User, Env: p.Env, Cwd: p.Cwd}}
+}
+
+func probeWith(id string, change func(*kata.Process)) *kata.ExecProcessRequest {
+	m := probe(id, "/app", "--check")
+	change(m.Process)
+	return m
 }
 
 // verdict is the code of the denial, "" when allowed.
@@ -282,6 +289,7 @@ func TestGeneratedPolicyJudgesItsPod(t *testing.T) {
 		{"container before the sandbox", denied, app("a")},
 		{"hooks directory", denied, &kata.CreateSandboxRequest{GuestHookPath: "/h"}},
 		{"shared process namespace", denied, &kata.CreateSandboxRequest{SandboxPidns: true}},
+		{"sandbox over the guest", denied, &kata.CreateSandboxRequest{Storages: []*kata.Storage{{Driver: "ephemeral", Fstype: "tmpfs", MountPoint: "/etc"}}}},
 		{"sandbox", "", &kata.CreateSandboxRequest{Hostname: "shop"}},
 		{"second sandbox", denied, &kata.CreateSandboxRequest{Hostname: "shop"}},
 		{"pause", "", request("s", "pause", pause)},
@@ -295,6 +303,10 @@ func TestGeneratedPolicyJudgesItsPod(t *testing.T) {
 		{"other directory", denied, app("a", process(func(p *kata.Process) { p.Cwd = "/" }))},
 		{"root", denied, app("a", process(func(p *kata.Process) { p.User.UID = 0 }))},
 		{"root's group", denied, app("a", process(func(p *kata.Process) { p.User.GID = 0 }))},
+		{"root's group beside", denied, app("a", process(func(p *kata.Process) { p.User.AdditionalGids = []uint32{1000, 0} }))},
+		{"volume beside the pod's", denied, app("a", func(m *kata.CreateContainerRequest) {
+			m.Storages = append(m.Storages, &kata.Storage{Driver: "ephemeral", MountPoint: shared + "a-0123456789abcdef-x/y"})
+		})},
 		{"user by name", denied, app("a", func(m *kata.CreateContainerRequest) { m.StringUser = &kata.StringUser{Uid: "app"} })},
 		{"terminal", denied, app("a", process(func(p *kata.Process) { p.Terminal = true }))},
 		{"may gain privileges", denied, app("a", process(func(p *kata.Process) { p.NoNewPrivileges = false }))},
@@ -330,8 +342,14 @@ func TestGeneratedPolicyJudgesItsPod(t *testing.T) {
 		{"shell", denied, probe("a", "/bin/sh")},
 		{"probe with more", denied, probe("a", "/app", "--check", "x")},
 		{"probe in another container", denied, probe("i", "/app", "--check")},
-		{"probe as root", denied, &kata.ExecProcessRequest{ContainerId: "a", Process: &kata.Process{Args: []string{"/app", "--check"}, User: &kata.User{}}}},
-		{"probe with a terminal", denied, &kata.ExecProcessRequest{ContainerId: "a", Process: &kata.Process{Args: []string{"/app", "--check"}, User: &kata.User{UID: 1000}, Terminal: true}}},
+		{"probe as root", denied, probeWith("a", func(p *kata.Process) { p.User = &kata.User{} })},
+		{"probe as root's group", denied, probeWith("a", func(p *kata.Process) { p.User = &kata.User{UID: 1000} })},
+		{"probe with root's group beside", denied, probeWith("a", func(p *kata.Process) { p.User.AdditionalGids = []uint32{0} })},
+		{"probe with a terminal", denied, probeWith("a", func(p *kata.Process) { p.Terminal = true })},
+		{"probe that loads something else", denied, probeWith("a", func(p *kata.Process) { p.Env = append(p.Env, "LD_PRELOAD=/etc/hosts") })},
+		{"probe that finds another program", denied, probeWith("a", func(p *kata.Process) { p.Env[0] = "PATH=/data" })},
+		{"probe without the pod's variables", denied, probeWith("a", func(p *kata.Process) { p.Env = nil })},
+		{"probe in another directory", denied, probeWith("a", func(p *kata.Process) { p.Cwd = "/data" })},
 		{"input to one that takes none", denied, &kata.WriteStreamRequest{ContainerId: "a"}},
 		{"logs", "", &kata.ReadStreamRequest{ContainerId: "a"}},
 		{"file of the pod", "", &kata.CopyFileRequest{Path: copies + "hosts", FileMode: 0o100644}},

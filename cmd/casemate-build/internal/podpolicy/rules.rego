@@ -50,6 +50,12 @@ CreateSandboxRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate
 	input.guest_hook_path == ""
 	count(input.kernel_modules) == 0
 	input.sandbox_pidns == false
+	every storage in input.storages {
+		storage.driver == "ephemeral"
+		storage.fstype == "tmpfs"
+		storage.mount_point == "/run/kata-containers/sandbox/shm"
+		is_null(storage.fs_group)
+	}
 }
 
 running(name) if {
@@ -116,21 +122,45 @@ image_of(c) if {
 	count(pulls) == 1
 	pulls[0].source in c.images
 	every storage in input.storages {
-		storage.driver in {"image_guest_pull", "ephemeral", "local"}
+		storage_of(storage)
 	}
 	is_null(input.string_user)
 	count(input.devices) == 0
 	count(input.shared_mounts) == 0
 }
 
+storage_of(storage) if storage.driver == "image_guest_pull"
+
+storage_of(storage) if {
+	storage.driver == "ephemeral"
+	regex.match(`^/run/kata-containers/sandbox/(ephemeral|storage)/[A-Za-z0-9_=.-]+$`, storage.mount_point)
+	no_parent(storage.mount_point)
+}
+
+storage_of(storage) if {
+	storage.driver == "local"
+	regex.match(`^/run/kata-containers/shared/containers/[A-Za-z0-9_.-]+/rootfs/local/[A-Za-z0-9_.-]+$`, storage.mount_point)
+	no_parent(storage.mount_point)
+}
+
 process_of(c) if {
 	process := input.OCI.Process
 	process.Args == c.args
-	process.Cwd == c.cwd
 	process.Terminal == c.terminal
+	new_privileges(c, process.NoNewPrivileges)
+	surroundings_of(c, process)
+}
+
+# What a program finds when it starts: the container's own, and the same for a probe, which could otherwise be made to
+# load or run something else.
+surroundings_of(c, process) if {
+	process.Cwd == c.cwd
+	process.SelinuxLabel == ""
 	process.User.UID == c.uid
 	group_of(c, process.User.GID)
-	new_privileges(c, process.NoNewPrivileges)
+	every group in process.User.AdditionalGids {
+		further_group(c, process.User, group)
+	}
 	every entry in process.Env {
 		variable_of(c, entry)
 	}
@@ -138,6 +168,16 @@ process_of(c) if {
 	every entry in c.env {
 		entry in process.Env
 	}
+}
+
+further_group(_, user, group) if group == user.GID
+
+further_group(c, _, group) if group in c.groups
+
+# This one can give itself any group.
+further_group(c, user, _) if {
+	user.UID == 0
+	"CAP_SETGID" in c.capabilities
 }
 
 group_of(c, _) if is_null(c.gid)
@@ -240,8 +280,8 @@ ExecProcessRequest if {
 	c.name == data.pstate.containers[input.container_id]
 	input.process.Args in c.exec
 	is_null(input.string_user)
-	input.process.User.UID == c.uid
 	input.process.Terminal == false
+	surroundings_of(c, input.process)
 	no_more_capabilities(c)
 }
 
