@@ -60,6 +60,7 @@ func benchmarks() []struct {
 		{"verity-tree", verityTree},
 		{"handshake", handshake},
 		{"unwrap", unwrap},
+		{"get-resource", getResource},
 		{"ready", agentReady},
 		{"container-start", containerStart},
 		{"idle-rss", idleRSS},
