@@ -34,6 +34,10 @@ type Registration struct {
 	// told to trust for tests. Such evidence proves nothing about hardware.
 	TestRoots bool `toml:"test_roots,omitempty" json:"test_roots,omitempty"`
 
+	// AcceptUnproved are the parts that the owner does without proof of; a gap that is
+	// not accepted is refused (Gaps).
+	AcceptUnproved []Part `toml:"accept_unproved,omitempty" json:"accept_unproved,omitempty"`
+
 	// Policy is the workload's own resource policy: Rego v1, package policy, rule
 	// allow. Empty means the keybroker's built-in policy, which wants every submodule of
 	// the token affirming.
@@ -50,6 +54,10 @@ type SNPReference struct {
 	// four TCB versions. Nil leaves it to the keybroker's own floor, which there is none
 	// of for Turin; otherwise a product line that is not listed is refused.
 	MinimumTCB map[string]TCB `toml:"minimum_tcb,omitempty" json:"minimum_tcb,omitempty"`
+
+	// FirmwareOnly says that Measurements were computed without kernel hashes: they pin
+	// the firmware, and whatever that boots from a disk matches.
+	FirmwareOnly bool `toml:"firmware_only,omitempty" json:"firmware_only,omitempty"`
 
 	// AcceptMissingCRL takes evidence whose certificate revocation list is absent from
 	// the keybroker or past its next update. A revoked certificate is always refused.

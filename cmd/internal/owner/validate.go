@@ -37,7 +37,7 @@ func (r *Registration) Validate() error {
 	if len(r.Policy) > MaxPolicySize {
 		return fmt.Errorf("workload %s: policy is %d bytes, at most %d allowed", r.ID, len(r.Policy), MaxPolicySize)
 	}
-	for _, check := range []func() error{r.validateTEEs, r.validateInitData, r.validateSNP, r.validateTDX, r.validateTPM} {
+	for _, check := range []func() error{r.validateTEEs, r.validateInitData, r.validateSNP, r.validateTDX, r.validateTPM, r.validateProof} {
 		if err := check(); err != nil {
 			return fmt.Errorf("workload %s: %w", r.ID, err)
 		}

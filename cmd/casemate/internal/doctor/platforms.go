@@ -65,7 +65,7 @@ func Platforms() []Platform {
 				{"agent", inImage, likeAbove},
 				{"initdata", "MRCONFIGID, set at launch", intel},
 			},
-			Note: "A registration that lists no RTMR values leaves kernel and agent unproved.",
+			Note: "A registration that lists no RTMR values leaves kernel and agent unproved, and keybroker refuses it.",
 		},
 		{
 			ID: Azure, Title: "Azure confidential VM (SNP or TDX below Microsoft's paravisor)", Served: false,

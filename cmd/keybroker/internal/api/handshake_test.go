@@ -492,6 +492,7 @@ func TestSampleOnlyWhereListed(t *testing.T) {
 	b.register("dev", doc, func(r *owner.Registration) {
 		r.TEEs, r.SNP, r.TestRoots = []evidence.TEE{evidence.Sample}, nil, false
 		r.Policy = "package policy\nallow := true"
+		r.AcceptUnproved = []owner.Part{owner.PartAgent, owner.PartInitData}
 	})
 	b.put("dev", "app/key/1", "dev value")
 	g = b.guest(doc)

@@ -173,6 +173,7 @@ func look(t *testing.T, a attest.Attester, data evidence.ReportData) (json.RawMe
 // tpmRegistration takes what e shows: its key, and what its firmware measured.
 func tpmRegistration(r *owner.Registration, e evidence.TPMEvidence) {
 	r.TEEs, r.SNP, r.TestRoots = []evidence.TEE{evidence.TPM}, nil, false
+	r.AcceptUnproved = []owner.Part{owner.PartAgent} // no initrd was measured into this TPM
 	r.TPM = &owner.TPMReference{AttestationKeys: []string{evidence.KeyDigest(e.AttestationKey)}, PCRs: map[string][]string{}}
 	for _, i := range []int{0, 4, 7} {
 		r.TPM.PCRs[fmt.Sprint(i)] = []string{fmt.Sprintf("%x", e.Registers[i])}
