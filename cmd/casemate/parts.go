@@ -31,6 +31,7 @@ type machine struct {
 	events   *eventlog.Log
 	// transcript is where the last handshake is written down; "" is nowhere.
 	transcript string
+	disks      disks // where initdata is looked for when configuration names no file
 	steps      steps
 	log        *slog.Logger
 }
@@ -83,7 +84,7 @@ func warnings() *slog.Logger {
 
 // newMachine knows nothing yet and tells what it does on standard error.
 func newMachine() *machine {
-	return &machine{transcript: defaultTranscript, steps: steps{os.Stderr}, log: warnings()}
+	return &machine{transcript: defaultTranscript, disks: realDisks(), steps: steps{os.Stderr}, log: warnings()}
 }
 
 func (m *machine) detect() error {
@@ -99,26 +100,26 @@ func (m *machine) sayWeaknesses() {
 	}
 }
 
-// bindInitData reads initdata once, compares its digest with what the TEE's report
-// carries and takes over what it says. Without initdata the report must carry none.
+// bindInitData reads initdata once, from the configured file or else from the disk that
+// the host attached, compares its digest with what the TEE's report carries and takes
+// over what it says. Without initdata the report must carry none.
 func (m *machine) bindInitData(ctx context.Context) error {
 	reader, ok := m.attester.(attest.InitDataReader)
 	recorder, records := m.attester.(attest.InitDataRecorder)
-	if m.conf.InitData == "" {
-		if records {
-			return recorder.RecordInitData(ctx, nil)
-		}
-		if !ok {
-			return nil
-		}
-		bound, err := reader.BoundInitData(ctx)
-		if err != nil {
+	var bound []byte
+	var err error
+	if ok {
+		if bound, err = reader.BoundInitData(ctx); err != nil {
 			return err
 		}
-		return requireNone(bound)
 	}
-	raw, err := readCapped(m.conf.InitData, initdata.MaxSize)
-	if err != nil {
+	raw, err := m.readInitData(ctx, !initdata.IsZero(bound))
+	switch {
+	case errors.Is(err, errNoInitData) && records:
+		return recorder.RecordInitData(ctx, nil)
+	case errors.Is(err, errNoInitData):
+		return requireNone(bound)
+	case err != nil:
 		return fmt.Errorf("reading initdata: %w", err)
 	}
 	d, err := initdata.Parse(raw)
@@ -131,10 +132,6 @@ func (m *machine) bindInitData(ctx context.Context) error {
 			return err
 		}
 	case ok:
-		bound, err := reader.BoundInitData(ctx)
-		if err != nil {
-			return err
-		}
 		if err := d.Match(bound); err != nil {
 			return err
 		}
@@ -149,13 +146,21 @@ func (m *machine) bindInitData(ctx context.Context) error {
 	return err
 }
 
+// readInitData returns errNoInitData where there is none.
+func (m *machine) readInitData(ctx context.Context, expected bool) ([]byte, error) {
+	if m.conf.InitData != "" {
+		return readCapped(m.conf.InitData, initdata.MaxSize)
+	}
+	return m.disks.initData(ctx, expected)
+}
+
 // requireNone keeps the door shut where the report carries the digest of initdata
 // that is not there: it was taken away, or configuration does not say where it is.
 func requireNone(bound []byte) error {
 	if initdata.IsZero(bound) {
 		return nil
 	}
-	return fmt.Errorf("checking initdata: the report carries the digest %x and no initdata is configured", bound)
+	return fmt.Errorf("checking initdata: the report carries the digest %x and there is no initdata: no file is configured and no disk has it", bound)
 }
 
 // readCapped reads a file of at most limit bytes.

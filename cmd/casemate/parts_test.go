@@ -59,7 +59,7 @@ func TestInitDataIsBound(t *testing.T) {
 	}{
 		{name: "the digest is in the report", file: raw, chip: chip{hostData: d.Digest()}},
 		{name: "no initdata and none in the report", chip: chip{hostData: zeros}},
-		{name: "initdata taken away by the host", chip: chip{hostData: d.Digest()}, wantErr: "no initdata is configured"},
+		{name: "initdata taken away by the host", chip: chip{hostData: d.Digest()}, wantErr: "no file is configured and no disk has it"},
 		{name: "initdata edited by the host", file: edited, chip: chip{hostData: d.Digest()}, wantErr: "initdata"},
 		{name: "a launch without HOST_DATA", file: raw, chip: chip{hostData: zeros}, wantErr: "initdata"},
 		{name: "no report to be had", file: raw, chip: chip{err: errors.New("firmware is silent")}, wantErr: "firmware is silent"},
