@@ -27,6 +27,7 @@ type initDataCommand struct {
 	set       []string
 	workload  string
 	output    string
+	disk      string
 	asJSON    bool
 }
 
@@ -60,6 +61,7 @@ into the workload's registration at keybroker.`,
 	c.Flags().StringArrayVar(&ic.set, "set", nil, "`NAME=FILE`: an entry and the file with its content, as aa.toml=FILE, cdh.toml=FILE, policy.rego=FILE; repeatable")
 	c.Flags().StringVar(&ic.workload, "workload", "", "`ID` of the registration that the guest asks to be judged by, written into "+workloadFile)
 	c.Flags().StringVarP(&ic.output, "output", "o", "", "`FILE` to write; - for standard output")
+	c.Flags().StringVar(&ic.disk, "disk", "", "`FILE` to write the document to as the disk that a guest finds it on, for hosts without kata")
 	c.Flags().BoolVar(&ic.asJSON, "json", false, "print JSON")
 	return c
 }
@@ -92,6 +94,15 @@ func (ic *initDataCommand) run() error {
 	result := initDataResult{
 		File: ic.output, Algorithm: string(algorithm), Digest: string(algorithm) + ":" + hex.EncodeToString(document.Digest()),
 		HostData: hex.EncodeToString(hostData[:]), MRConfigID: hex.EncodeToString(mrConfigID[:]), KataAnnotation: annotation,
+	}
+	if ic.disk != "" {
+		disk, err := initdata.WriteDisk(raw)
+		if err != nil {
+			return err
+		}
+		if err := replaceFile(ic.disk, disk, publicFileMode); err != nil {
+			return fmt.Errorf("writing initdata's disk: %w", err)
+		}
 	}
 	return ic.write(raw, result)
 }

@@ -57,14 +57,15 @@ func runServe(ctx context.Context, args []string) error {
 		return err
 	}
 	defer images.Close()
-	if err := m.writeCredentials(ctx, hub.Resources, config.CredentialDir); err != nil {
+	leases, err := m.writeCredentials(ctx, hub.Resources, config.CredentialDir)
+	if err != nil {
 		return err
 	}
 	parts := m.parts(client, keys, agent, hub)
 	if len(parts) == 0 {
 		return fmt.Errorf("nothing to serve: neither keyprovider.listen nor an address of services is set in %s", o.config)
 	}
-	return m.serveParts(ctx, parts)
+	return m.serveParts(ctx, parts, leases.renew)
 }
 
 // parts lists what configuration gives an address. Layer keys are cached as long as
@@ -136,8 +137,9 @@ func (m *machine) agent() (_ *services.Agent, stop func(), err error) {
 }
 
 // serveParts opens every socket before it serves one: a socket that is taken ends the
-// start with one error that names all of them, and nothing is half up.
-func (m *machine) serveParts(ctx context.Context, parts []part) error {
+// start with one error that names all of them, and nothing is half up. What runs beside the
+// parts ends with them.
+func (m *machine) serveParts(ctx context.Context, parts []part, beside ...func(context.Context) error) error {
 	var listeners []net.Listener
 	var failures []error
 	for _, p := range parts {
@@ -158,6 +160,9 @@ func (m *machine) serveParts(ctx context.Context, parts []part) error {
 	for i, p := range parts {
 		m.steps.say("%s on %s", p.name, p.address)
 		group.Go(func() error { return p.serve(ctx, listeners[i]) })
+	}
+	for _, run := range beside {
+		group.Go(func() error { return run(ctx) })
 	}
 	return group.Wait()
 }

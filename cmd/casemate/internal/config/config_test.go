@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestLoad(t *testing.T) {
@@ -136,14 +137,14 @@ func TestWithInitData(t *testing.T) {
 		},
 		{
 			name: "credentials",
-			data: map[string]string{"cdh.toml": cdh + "[[credentials]]\nresource_uri='kbs:///a/b/c'\npath='/run/confidential-containers/cdh/kbs/x/c'\n"},
+			data: map[string]string{"cdh.toml": cdh + "[[credentials]]\nresource_uri='kbs:///a/b/c'\npath='/run/confidential-containers/cdh/kbs/x/c'\nlease='10m'\n"},
 			want: func(m Measured) bool {
-				return len(m.Credentials) == 1 && m.Credentials[0] == Credential{"kbs:///a/b/c", "/run/confidential-containers/cdh/kbs/x/c"}
+				return len(m.Credentials) == 1 && m.Credentials[0] == Credential{ResourceURI: "kbs:///a/b/c", Path: "/run/confidential-containers/cdh/kbs/x/c", Lease: 10 * time.Minute}
 			},
 		},
 		{
 			name: "host-written initdata adds credentials", wantErr: "credentials are set twice",
-			from: Measured{Credentials: []Credential{{"kbs:///a/b/c", CredentialDir + "/c"}}},
+			from: Measured{Credentials: []Credential{{ResourceURI: "kbs:///a/b/c", Path: CredentialDir + "/c"}}},
 			data: map[string]string{"cdh.toml": cdh + "[[credentials]]\nresource_uri='kbs:///a/b/c'\npath='/run/confidential-containers/cdh/kbs/d'\n"},
 		},
 		{
