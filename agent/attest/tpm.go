@@ -101,7 +101,8 @@ func (a *tpmAttester) Evidence(ctx context.Context, r evidence.ReportData) (json
 			return err
 		}
 		defer func() { err = errors.Join(err, key.close(t)) }()
-		e, err = quote(t, key, r.Bytes32())
+		data := r.Bytes32()
+		e, err = quote(t, key, data[:])
 		return err
 	})
 	if err == nil {
@@ -115,7 +116,7 @@ func (a *tpmAttester) Evidence(ctx context.Context, r evidence.ReportData) (json
 
 // quote asks for a quote over all registers. They are read apart from it, so a register
 // that changes in between is noticed and both are asked for again.
-func quote(t transport.TPM, key *tpmKey, data [sha256.Size]byte) (e evidence.TPMEvidence, err error) {
+func quote(t transport.TPM, key *tpmKey, data []byte) (e evidence.TPMEvidence, err error) {
 	e.AttestationKey = key.spki
 	for range maxRaces {
 		if e.Registers, err = readRegisters(t); err != nil {
@@ -123,7 +124,7 @@ func quote(t transport.TPM, key *tpmKey, data [sha256.Size]byte) (e evidence.TPM
 		}
 		resp, err := tpm2.Quote{
 			SignHandle:     key.handle(),
-			QualifyingData: tpm2.TPM2BData{Buffer: data[:]},
+			QualifyingData: tpm2.TPM2BData{Buffer: data},
 			InScheme:       rsaSSA(),
 			PCRSelect:      selectRegisters(0, evidence.TPMRegisters),
 		}.Execute(t)
@@ -139,7 +140,7 @@ func quote(t transport.TPM, key *tpmKey, data [sha256.Size]byte) (e evidence.TPM
 			return e, err
 		}
 		// Not verification: it catches a quote that was made for somebody else's request.
-		if !bytes.Equal(q.ExtraData, data[:]) || !q.WholeBank() {
+		if !bytes.Equal(q.ExtraData, data) || !q.WholeBank() {
 			return e, errors.New("the quote is bound to other data or registers than asked for")
 		}
 		if want := e.Registers.Digest(); bytes.Equal(q.RegisterDigest, want[:]) {

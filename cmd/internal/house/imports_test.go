@@ -28,7 +28,7 @@ var allowed = map[string]struct {
 	"agent/api/attestation":                 {modules: []string{"github.com/containerd/ttrpc", "google.golang.org/protobuf"}},
 	"agent/api/datahub":                     {modules: []string{"github.com/containerd/ttrpc", "google.golang.org/protobuf"}},
 	"agent/api/kata":                        {modules: []string{"github.com/containerd/ttrpc", "google.golang.org/protobuf"}},
-	"agent/attest":                          {ours: []string{"agent/evidence"}, modules: []string{"github.com/google/go-configfs-tsm", "github.com/google/go-tpm"}},
+	"agent/attest":                          {ours: []string{"agent/evidence"}, modules: []string{"github.com/go-json-experiment/json", "github.com/google/go-configfs-tsm", "github.com/google/go-tpm"}},
 	"agent/attest/snptest":                  {ours: []string{"agent/evidence"}, modules: []string{"github.com/BurntSushi/toml", "github.com/google/go-sev-guest"}},
 	"agent/attest/tdxtest":                  {modules: []string{"github.com/google/go-configfs-tsm"}},
 	"agent/container":                       {modules: []string{"github.com/opencontainers/cgroups", "github.com/opencontainers/runc", "github.com/opencontainers/runtime-spec", "github.com/sirupsen/logrus", "golang.org/x/sys"}},

@@ -21,14 +21,19 @@ type Registration struct {
 	// "sha256:", "sha384:" or "sha512:" and lower-case hex.
 	InitData []string `toml:"initdata" json:"initdata"`
 
-	// SNP are the reference values for AMD SEV-SNP. Required when TEEs has "snp".
+	// SNP are the reference values for AMD SEV-SNP. Required when TEEs has "snp" or
+	// "az-snp-vtpm".
 	SNP *SNPReference `toml:"snp,omitempty" json:"snp,omitempty"`
 
-	// TDX are the reference values for Intel TDX. Required when TEEs has "tdx".
+	// TDX are the reference values for Intel TDX. Required when TEEs has "tdx" or "az-tdx-vtpm".
 	TDX *TDXReference `toml:"tdx,omitempty" json:"tdx,omitempty"`
 
 	// TPM are the reference values for a plain TPM 2.0. Required when TEEs has "tpm".
 	TPM *TPMReference `toml:"tpm,omitempty" json:"tpm,omitempty"`
+
+	// Azure are the reference values for the vTPM of Azure's paravisor. Required, beside SNP
+	// or TDX for the hardware below it, when TEEs has "az-snp-vtpm" or "az-tdx-vtpm".
+	Azure *AzureReference `toml:"azure,omitempty" json:"azure,omitempty"`
 
 	// TestRoots admits evidence whose chain ends at a root that this keybroker was
 	// told to trust for tests. Such evidence proves nothing about hardware.
@@ -93,10 +98,10 @@ func (r *Registration) Takes(tee evidence.TEE) bool {
 
 // Measurements returns the accepted launch measurements for tee, nil when it has none.
 func (r *Registration) Measurements(tee evidence.TEE) []string {
-	if tee == evidence.SNP && r.SNP != nil {
+	if OnSNP(tee) && r.SNP != nil {
 		return r.SNP.Measurements
 	}
-	if tee == evidence.TDX && r.TDX != nil {
+	if OnTDX(tee) && r.TDX != nil {
 		return r.TDX.Measurements
 	}
 	return nil

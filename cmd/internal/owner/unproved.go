@@ -39,11 +39,16 @@ func (r *Registration) Gaps() []Gap {
 	if r.Takes(evidence.TDX) && r.TDX != nil && (len(r.TDX.RTMR1) == 0 || len(r.TDX.RTMR2) == 0) {
 		add(PartAgent, "tdx without rtmr1 and rtmr2: any kernel, command line and initrd match")
 	}
-	if r.Takes(evidence.TPM) && r.TPM != nil && !measuresInto(r.TPM.Register(9)) && !measuresInto(r.TPM.Register(11)) {
+	if r.Takes(evidence.TPM) && r.TPM != nil && !r.TPM.PCRs.coverInitrd() {
 		add(PartAgent, "tpm.pcrs without 9 and 11: any initrd matches")
+	}
+	if slices.ContainsFunc(r.TEEs, OnAzure) && r.Azure != nil && !r.Azure.PCRs.coverInitrd() {
+		add(PartAgent, "azure.pcrs without 9 and 11: any initrd matches")
 	}
 	return gaps
 }
+
+func (p PCRs) coverInitrd() bool { return measuresInto(p.Register(9)) || measuresInto(p.Register(11)) }
 
 // measuresInto reports whether every accepted value of a register is one that something
 // was measured into: EFI stubs put the initrd into register 9, systemd's the parts of a

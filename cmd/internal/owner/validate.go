@@ -37,7 +37,7 @@ func (r *Registration) Validate() error {
 	if len(r.Policy) > MaxPolicySize {
 		return fmt.Errorf("workload %s: policy is %d bytes, at most %d allowed", r.ID, len(r.Policy), MaxPolicySize)
 	}
-	for _, check := range []func() error{r.validateTEEs, r.validateInitData, r.validateSNP, r.validateTDX, r.validateTPM, r.validateProof} {
+	for _, check := range []func() error{r.validateTEEs, r.validateInitData, r.validateSNP, r.validateTDX, r.validateTPM, r.validateAzure, r.validateProof} {
 		if err := check(); err != nil {
 			return fmt.Errorf("workload %s: %w", r.ID, err)
 		}
@@ -50,7 +50,7 @@ func (r *Registration) validateTEEs() error {
 		return errors.New("no tees: no evidence could ever match")
 	}
 	for i, tee := range r.TEEs {
-		if tee != evidence.SNP && tee != evidence.TDX && tee != evidence.TPM && tee != evidence.Sample {
+		if !OnSNP(tee) && !OnTDX(tee) && tee != evidence.TPM && tee != evidence.Sample {
 			return fmt.Errorf("tee %q is not supported by this keybroker", tee)
 		}
 		if slices.Contains(r.TEEs[:i], tee) {
@@ -111,9 +111,9 @@ func checkHex(text string, size int) error {
 }
 
 func (r *Registration) validateSNP() error {
-	if !r.Takes(evidence.SNP) {
+	if !slices.ContainsFunc(r.TEEs, OnSNP) {
 		if r.SNP != nil {
-			return errors.New(`has snp reference values but tees lacks "snp"`)
+			return errors.New(`has snp reference values but tees lacks "snp" and "az-snp-vtpm"`)
 		}
 		return nil
 	}

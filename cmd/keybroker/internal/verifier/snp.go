@@ -65,17 +65,22 @@ func snpChecks() []check[*snpCase] {
 	}
 }
 
+// fill tells what the report says, as far as it was read.
+func (c *snpCase) fill(f *Facts) {
+	if c.report != nil {
+		f.Measurement = fmt.Sprintf("%x", c.report.Measurement())
+		f.InitData = c.in.InitData.String()
+		f.Product = productLine(c.report.Product())
+		f.TCB = lowestTCB(c.report)
+	}
+	f.TestRoot = c.chain != nil && c.chain.root.test
+}
+
 func (v *snpVerifier) judge(in Input, checks []check[*snpCase]) Verdict {
 	c := &snpCase{in: in, v: v}
 	verdict := Verdict{Facts: Facts{TEE: evidence.SNP}}
 	verdict.Findings, verdict.complete = run(checks, c)
-	if c.report != nil {
-		verdict.Facts.Measurement = fmt.Sprintf("%x", c.report.Measurement())
-		verdict.Facts.InitData = in.InitData.String()
-		verdict.Facts.Product = productLine(c.report.Product())
-		verdict.Facts.TCB = lowestTCB(c.report)
-	}
-	verdict.Facts.TestRoot = c.chain != nil && c.chain.root.test
+	c.fill(&verdict.Facts)
 	if verdict.complete && len(verdict.Failed()) == 0 {
 		verdict.Vector = snpVector
 		var err error

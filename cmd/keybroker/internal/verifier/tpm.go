@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/casemate/casemate/agent/evidence"
+	"github.com/casemate/casemate/cmd/internal/owner"
 )
 
 // tpmVector is claimed only when every row passed, among them that the owner pinned the
@@ -155,14 +156,20 @@ func checkAttestationKey(c claim) (wanted, found string, ok bool) {
 
 // checkPCRs compares the registers that the registration lists values for.
 func checkPCRs(c claim) (wanted, found string, ok bool) {
-	if c.facts.TEE != evidence.TPM {
+	var pcrs owner.PCRs
+	switch {
+	case c.facts.TEE == evidence.TPM && c.registration.TPM != nil:
+		pcrs = c.registration.TPM.PCRs
+	case owner.OnAzure(c.facts.TEE) && c.registration.Azure != nil:
+		pcrs = c.registration.Azure.PCRs
+	case c.facts.TEE != evidence.TPM && !owner.OnAzure(c.facts.TEE):
 		return "no registers of a TPM", "none", true
 	}
-	if c.registration.TPM == nil || len(c.registration.TPM.PCRs) == 0 {
-		return "reference values for tpm", "none", false
+	if len(pcrs) == 0 {
+		return "reference values for the registers", "none", false
 	}
 	for i, value := range c.facts.PCR {
-		if list := c.registration.TPM.Register(i); len(list) > 0 && !slices.Contains(list, value) {
+		if list := pcrs.Register(i); len(list) > 0 && !slices.Contains(list, value) {
 			return fmt.Sprintf("PCR%d %s", i, oneOf(list)), value, false
 		}
 	}
