@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -121,19 +122,39 @@ func (m *machine) agent() (_ *services.Agent, stop func(), err error) {
 	if m.events != nil {
 		a.Events = m.events
 	}
-	if !m.conf.Services.GetToken {
-		return a, func() {}, nil
+	var opened []func()
+	stop = func() {
+		for _, f := range opened {
+			f()
+		}
 	}
-	c, err := m.kbsConfig()
-	if err != nil {
-		return nil, nil, fmt.Errorf("services.get_token: %w", err)
+	if m.conf.CoCoAS.URL != "" {
+		service, err := m.attestationService()
+		if err != nil {
+			return nil, nil, fmt.Errorf("coco_as: %w", err)
+		}
+		a.Attested, opened = service, append(opened, service.Close)
 	}
-	tokens, err := kbs.NewExporter(c)
-	if err != nil {
-		return nil, nil, fmt.Errorf("services.get_token: %w", err)
+	if m.conf.Services.GetToken {
+		c, err := m.kbsConfig()
+		if err != nil {
+			return nil, nil, fmt.Errorf("services.get_token: %w", err)
+		}
+		tokens, err := kbs.NewExporter(c)
+		if err != nil {
+			return nil, nil, fmt.Errorf("services.get_token: %w", err)
+		}
+		a.Tokens, opened = tokens, append(opened, tokens.Close)
 	}
-	a.Tokens = tokens
-	return a, tokens.Close, nil
+	return a, stop, nil
+}
+
+func (m *machine) attestationService() (*kbs.AttestationService, error) {
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(m.conf.CoCoAS.Cert)) {
+		return nil, errors.New("reading coco_as.cert: want a PEM certificate")
+	}
+	return kbs.NewAttestationService(kbs.Config{URL: m.conf.CoCoAS.URL, Roots: roots, Attester: m.attester, InitData: m.initdata, Log: m.log})
 }
 
 // serveParts opens every socket before it serves one: a socket that is taken ends the
