@@ -57,7 +57,7 @@ var allowed = map[string]struct {
 	"cmd/keybroker/internal/policy":         {ours: []string{"cmd/internal/owner"}, modules: []string{"github.com/go-json-experiment/json", "github.com/open-policy-agent/opa"}},
 	"cmd/keybroker/internal/store":          {ours: []string{"cmd/internal/owner"}, modules: []string{"go.etcd.io/bbolt"}},
 	"cmd/keybroker/internal/token":          {ours: []string{"agent/evidence", "cmd/keybroker/internal/verifier"}, modules: []string{"github.com/go-json-experiment/json"}},
-	"cmd/keybroker/internal/verifier":       {ours: []string{"agent/evidence", "cmd/internal/owner"}, modules: []string{"github.com/go-json-experiment/json", "github.com/google/go-sev-guest"}},
+	"cmd/keybroker/internal/verifier":       {ours: []string{"agent/evidence", "cmd/internal/owner"}, modules: []string{"github.com/go-json-experiment/json", "github.com/google/go-sev-guest", "golang.org/x/time"}},
 	"imagepull":                             {ours: []string{"imagepull/trust", "imagepull/unpack"}, modules: []string{"github.com/BurntSushi/toml", "github.com/go-json-experiment/json", "github.com/google/go-containerregistry", "github.com/klauspost/compress", "github.com/moby/sys/user", "github.com/opencontainers/image-spec", "github.com/opencontainers/runtime-spec", "go.yaml.in/yaml/v3", "golang.org/x/net", "golang.org/x/sync", "golang.org/x/sys"}},
 	"imagepull/trust":                       {modules: []string{"github.com/ProtonMail/go-crypto", "github.com/go-json-experiment/json", "github.com/google/go-containerregistry"}},
 	"imagepull/unpack":                      {modules: []string{"golang.org/x/sys"}},

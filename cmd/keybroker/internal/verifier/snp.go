@@ -3,6 +3,7 @@
 package verifier
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/casemate/casemate/agent/evidence"
@@ -17,6 +18,7 @@ type snpVerifier struct {
 	chains     *chains
 	collateral *collateral
 	floors     map[string]owner.TCB
+	kds        *distribution // nil: AMD is not asked
 }
 
 func newSNPVerifier(c Config) (snpVerifier, error) {
@@ -28,7 +30,16 @@ func newSNPVerifier(c Config) (snpVerifier, error) {
 	if err != nil {
 		return snpVerifier{}, err
 	}
-	return snpVerifier{chains: chains, collateral: collateral, floors: floors()}, nil
+	v := snpVerifier{chains: chains, collateral: collateral, floors: floors()}
+	if c.KDS != "" {
+		if c.Collateral == "" {
+			return snpVerifier{}, errors.New("AMD's KDS: want a collateral directory to keep what it sends")
+		}
+		if v.kds, err = newKDS(c.KDS); err != nil {
+			return snpVerifier{}, err
+		}
+	}
+	return v, nil
 }
 
 // snpCase is one report under judgement. The gates fill it in.

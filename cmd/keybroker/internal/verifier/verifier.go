@@ -21,6 +21,9 @@ type Config struct {
 	TDXTestRoot []byte
 	// Collateral is a directory with vcek/HWID/*.der and crl/*.crl, "" for none.
 	Collateral string
+	// KDS is the address of AMD's Key Distribution Service, AMDKDS or a mirror of it; ""
+	// asks nobody. What it sends is kept in Collateral, which must be given then.
+	KDS string
 }
 
 // Verifier judges evidence. It is safe for concurrent use.
