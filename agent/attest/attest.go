@@ -44,7 +44,7 @@ type InitDataRecorder interface {
 
 // RuntimeLog is the guest's own event log; eventlog.Log is one.
 type RuntimeLog interface {
-	// Hold calls f with the entries of the log that RTMR3 holds, in the log's own form,
+	// Hold calls f with the entries of the log that the register holds, in the log's own form,
 	// nil for none, and lets nobody extend the register until f returns.
 	Hold(f func(entries []byte) error) error
 }
@@ -68,8 +68,8 @@ type Config struct {
 	TSM configfsi.Client
 	// EventLog is the path of the firmware's event log; "" is the kernel's path.
 	EventLog string
-	// Runtime is the log of what the guest did since it booted; nil is none. Only TDX
-	// evidence carries it.
+	// Runtime is the log of what the guest did since it booted; nil is none. TDX
+	// and plain TPM evidence carry it.
 	Runtime RuntimeLog
 	// Log tells what evidence is made of; nil discards.
 	Log *slog.Logger
