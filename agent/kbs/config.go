@@ -54,6 +54,10 @@ type Config struct {
 	// Transcript is told how each handshake went, failed attempts as well, before its
 	// outcome is acted on; nil is nobody.
 	Transcript func(Transcript)
+	// Report returns what the broker is told after a handshake, accepted or refused, for
+	// the workload's owner: a JSON object of at most evidence.MaxGuestReport bytes, without
+	// secrets; nil tells nothing. Nothing depends on its being heard.
+	Report func(Transcript) []byte
 	// Log tells of handshakes; nil discards.
 	Log *slog.Logger
 }

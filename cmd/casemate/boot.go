@@ -81,6 +81,7 @@ func setUp(console *guest.Console, door *agent.Door) (state, text string) {
 	for _, s := range report.Steps {
 		console.Print("step", s.Name+" "+s.Took.Round(100*time.Microsecond).String())
 	}
+	timeline{defaultTimeline}.boot(report.Steps)
 	for _, name := range report.Absent {
 		console.Print("absent", name)
 	}
@@ -104,7 +105,7 @@ func openBootDoor(ctx context.Context, console *guest.Console, log *slog.Logger,
 		return
 	}
 	// The steps are not for the console: later ones may name what the relying party said.
-	m, err := openDoor(ctx, source{config: config.DefaultPath, steps: steps{io.Discard}, log: log}, door, images)
+	m, err := openDoor(ctx, source{config: config.DefaultPath, steps: steps{io.Discard, timeline{defaultTimeline}}, log: log}, door, images)
 	if m != nil {
 		for _, w := range m.conf.Weaknesses() {
 			console.Print("weak", w)

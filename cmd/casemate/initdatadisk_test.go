@@ -86,7 +86,7 @@ func TestInitDataDisk(t *testing.T) {
 				timer := time.AfterFunc(tt.late, func() { attach("vdz", disk) })
 				defer timer.Stop()
 			}
-			m := &machine{attester: chip{hostData: tt.bound}, disks: place, steps: steps{io.Discard}, log: slog.New(slog.DiscardHandler)}
+			m := &machine{attester: chip{hostData: tt.bound}, disks: place, steps: steps{w: io.Discard}, log: slog.New(slog.DiscardHandler)}
 			err := m.bindInitData(t.Context())
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Fatalf("got %v, want %q", err, tt.want)

@@ -60,7 +60,7 @@ func TestLeasedCredentials(t *testing.T) {
 		}})
 		var log bytes.Buffer
 		m.log = slog.New(slog.NewTextHandler(&log, nil))
-		m.steps = steps{io.Discard}
+		m.steps = steps{w: io.Discard}
 		leases, err := m.writeCredentials(t.Context(), source, dir)
 		if err != nil {
 			t.Fatal(err)

@@ -66,7 +66,7 @@ func TestInitDataIsBound(t *testing.T) {
 		{name: "over its cap", file: make([]byte, initdata.MaxSize+1), chip: chip{hostData: d.Digest()}, wantErr: "at most"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := &machine{attester: tt.chip, steps: steps{io.Discard}, log: slog.New(slog.DiscardHandler)}
+			m := &machine{attester: tt.chip, steps: steps{w: io.Discard}, log: slog.New(slog.DiscardHandler)}
 			if tt.file != nil {
 				m.conf.InitData = filepath.Join(t.TempDir(), "initdata.toml")
 				if err := os.WriteFile(m.conf.InitData, tt.file, 0o600); err != nil {
@@ -135,7 +135,7 @@ func TestInitDataIsRecorded(t *testing.T) {
 		{name: "nothing to record, register used", err: used},
 	} {
 		r := &pcr{err: tt.err}
-		m := &machine{attester: r, steps: steps{io.Discard}, log: slog.New(slog.DiscardHandler)}
+		m := &machine{attester: r, steps: steps{w: io.Discard}, log: slog.New(slog.DiscardHandler)}
 		m.conf.InitData = tt.file
 		if err := m.bindInitData(t.Context()); !errors.Is(err, tt.err) {
 			t.Errorf("%s: got %v, want %v", tt.name, err, tt.err)
@@ -150,7 +150,7 @@ func TestInitDataIsRecorded(t *testing.T) {
 }
 
 func TestNoPolicyAdmitsNothing(t *testing.T) {
-	m := &machine{conf: config.Measured{}, steps: steps{io.Discard}, log: slog.New(slog.DiscardHandler)}
+	m := &machine{conf: config.Measured{}, steps: steps{w: io.Discard}, log: slog.New(slog.DiscardHandler)}
 	puller, err := m.puller(t.Context(), nil, nil, filepath.Join(t.TempDir(), "store"))
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,8 @@ const (
 	// AMDKDS is AMD's Key Distribution Service (AMD 57230).
 	AMDKDS = "https://kdsintf.amd.com"
 
-	kdsTime = 10 * time.Second
+	// kdsTime is short: a verifying slot waits.
+	kdsTime = 5 * time.Second
 	// AMD answers an address about once in ten seconds; a guest that nobody knows yet can
 	// make us ask.
 	kdsEvery = 10 * time.Second
