@@ -55,6 +55,14 @@ func TestUnprovedIsRefused(t *testing.T) {
 		if (err == nil) != (len(tt.gaps) == 0) {
 			t.Errorf("%s: %v", tt.name, err)
 		}
+		// What an earlier keybroker took can still be read.
+		body, encoded := r.JSON()
+		if _, err := ParseStored(body); err != nil || encoded != nil {
+			t.Errorf("%s: kept, and not read again: %v, %v", tt.name, err, encoded)
+		}
+		if _, err := ParseJSON(body); (err == nil) != (len(tt.gaps) == 0) {
+			t.Errorf("%s: as it travels: %v", tt.name, err)
+		}
 		for i, part := range tt.gaps {
 			if err != nil && !strings.Contains(err.Error(), string(part)+" is unproved: ") {
 				t.Errorf("%s: %v, want it to name %s", tt.name, err, part)
