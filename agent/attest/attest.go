@@ -44,7 +44,7 @@ type InitDataRecorder interface {
 
 // RuntimeLog is the guest's own event log; eventlog.Log is one.
 type RuntimeLog interface {
-	// Hold calls f with the entries of the log that RTMR3 holds, in the log's own form,
+	// Hold calls f with the entries of the log that the register holds, in the log's own form,
 	// nil for none, and lets nobody extend the register until f returns.
 	Hold(f func(entries []byte) error) error
 }
@@ -54,11 +54,13 @@ type Config struct {
 	// TEE, when set, must be what the machine has. evidence.Sample asks for the sample
 	// TEE, which only a binary built for it contains.
 	TEE evidence.TEE
-	// TPM connects to the TPM; nil opens the machine's. Only looked at when TEE is
-	// evidence.TPM, which is never found unasked.
+	// TPM connects to the TPM; nil opens the machine's. A plain one is used only when TEE
+	// is evidence.TPM; Azure's vTPM is known by the hardware's report in it.
 	TPM TPMOpener
 	// TPMEventLog is the path of the firmware's event log; "" is the kernel's path.
 	TPMEventLog string
+	// AzureMetadata is the address of Azure's metadata service; "" is the real one.
+	AzureMetadata string
 	// TestSignerDir asks for a test signer with the key material in this directory,
 	// which only a binary built for it contains.
 	TestSignerDir string
@@ -66,8 +68,8 @@ type Config struct {
 	TSM configfsi.Client
 	// EventLog is the path of the firmware's event log; "" is the kernel's path.
 	EventLog string
-	// Runtime is the log of what the guest did since it booted; nil is none. Only TDX
-	// evidence carries it.
+	// Runtime is the log of what the guest did since it booted; nil is none. TDX
+	// and plain TPM evidence carry it.
 	Runtime RuntimeLog
 	// Log tells what evidence is made of; nil discards.
 	Log *slog.Logger
@@ -95,6 +97,14 @@ func Detect(cfg Config) (Attester, error) {
 		return newTPM(cfg)
 	}
 	attester, err := detectTSM(cfg)
+	if err != nil && cfg.TEE != evidence.SNP && cfg.TEE != evidence.TDX {
+		var none error
+		if attester, none = detectAzure(cfg); none == nil {
+			err = nil
+		} else {
+			err = fmt.Errorf("%w; %w", err, none)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("detecting a TEE: %w", err)
 	}

@@ -5,6 +5,7 @@ package attest
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -52,13 +53,14 @@ func openTPM() (transport.TPMCloser, error) {
 type tpmAttester struct {
 	open     TPMOpener
 	eventLog string
+	runtime  RuntimeLog // nil for none
 	log      *slog.Logger
 
 	mu sync.Mutex // held while the TPM is open: /dev/tpm0 takes one user
 }
 
 func newTPM(cfg Config) (Attester, error) {
-	a := &tpmAttester{open: cfg.TPM, eventLog: cfg.TPMEventLog, log: cfg.Log}
+	a := &tpmAttester{open: cfg.TPM, eventLog: cfg.TPMEventLog, runtime: cfg.Runtime, log: cfg.Log}
 	if a.open == nil {
 		a.open = openTPM
 	}
@@ -95,17 +97,27 @@ func (a *tpmAttester) Evidence(ctx context.Context, r evidence.ReportData) (json
 		return nil, fmt.Errorf("making TPM evidence: %w", errNoReportData)
 	}
 	var e evidence.TPMEvidence
-	err := a.use(ctx, func(t transport.TPM) (err error) {
-		key, err := openKey(t)
-		if err != nil {
+	take := func(entries []byte) error {
+		err := a.use(ctx, func(t transport.TPM) (err error) {
+			key, err := openKey(t)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, key.close(t)) }()
+			data := r.Bytes32()
+			e, err = quote(t, key, data[:])
 			return err
+		})
+		if err == nil {
+			e.EventLog, err = a.wholeLog(entries)
 		}
-		defer func() { err = errors.Join(err, key.close(t)) }()
-		e, err = quote(t, key, r.Bytes32())
 		return err
-	})
-	if err == nil {
-		e.EventLog, err = a.readLog()
+	}
+	var err error
+	if a.runtime == nil {
+		err = take(nil)
+	} else {
+		err = a.runtime.Hold(take)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("making TPM evidence: %w", err)
@@ -113,9 +125,56 @@ func (a *tpmAttester) Evidence(ctx context.Context, r evidence.ReportData) (json
 	return e.Encode()
 }
 
+// wholeLog is the firmware's log and behind it the guest's own entries, nil for neither.
+func (a *tpmAttester) wholeLog(entries []byte) ([]byte, error) {
+	log, err := a.readLog()
+	if err != nil || len(entries) == 0 {
+		return log, err
+	}
+	if log == nil {
+		log = emptyLogHead()
+	}
+	log = append(log[:len(log):len(log)], entries...)
+	if len(log) > evidence.MaxEventLogSize {
+		return nil, fmt.Errorf("event log of %d bytes, at most %d allowed", len(log), evidence.MaxEventLogSize)
+	}
+	return log, nil
+}
+
+// EventRegister is the PCR for the guest's own event log.
+type EventRegister struct{ a *tpmAttester }
+
+// TPMEvents returns the register of a's TPM, false where a's evidence would not carry the
+// log: everywhere but on a plain TPM.
+func TPMEvents(a Attester) (EventRegister, bool) {
+	plain, ok := a.(*tpmAttester)
+	return EventRegister{plain}, ok
+}
+
+// Number is that of the PCR.
+func (EventRegister) Number() uint32 { return evidence.TPMEventRegister }
+
+// Hash is SHA-256.
+func (EventRegister) Hash() crypto.Hash { return crypto.SHA256 }
+
+// Value reads its 32 bytes.
+func (r EventRegister) Value() (value []byte, err error) {
+	err = r.a.use(context.Background(), func(t transport.TPM) error {
+		values, err := readRegisters(t)
+		value = values[evidence.TPMEventRegister][:]
+		return err
+	})
+	return value, err
+}
+
+// Extend takes a digest of 32 bytes.
+func (r EventRegister) Extend(digest []byte) error {
+	return r.a.use(context.Background(), func(t transport.TPM) error { return extend(t, evidence.TPMEventRegister, digest) })
+}
+
 // quote asks for a quote over all registers. They are read apart from it, so a register
 // that changes in between is noticed and both are asked for again.
-func quote(t transport.TPM, key *tpmKey, data [sha256.Size]byte) (e evidence.TPMEvidence, err error) {
+func quote(t transport.TPM, key *tpmKey, data []byte) (e evidence.TPMEvidence, err error) {
 	e.AttestationKey = key.spki
 	for range maxRaces {
 		if e.Registers, err = readRegisters(t); err != nil {
@@ -123,7 +182,7 @@ func quote(t transport.TPM, key *tpmKey, data [sha256.Size]byte) (e evidence.TPM
 		}
 		resp, err := tpm2.Quote{
 			SignHandle:     key.handle(),
-			QualifyingData: tpm2.TPM2BData{Buffer: data[:]},
+			QualifyingData: tpm2.TPM2BData{Buffer: data},
 			InScheme:       rsaSSA(),
 			PCRSelect:      selectRegisters(0, evidence.TPMRegisters),
 		}.Execute(t)
@@ -139,7 +198,7 @@ func quote(t transport.TPM, key *tpmKey, data [sha256.Size]byte) (e evidence.TPM
 			return e, err
 		}
 		// Not verification: it catches a quote that was made for somebody else's request.
-		if !bytes.Equal(q.ExtraData, data[:]) || !q.WholeBank() {
+		if !bytes.Equal(q.ExtraData, data) || !q.WholeBank() {
 			return e, errors.New("the quote is bound to other data or registers than asked for")
 		}
 		if want := e.Registers.Digest(); bytes.Equal(q.RegisterDigest, want[:]) {

@@ -12,6 +12,9 @@ const (
 	// MaxAttestationSize is what Trustee takes as a request body by default.
 	MaxAttestationSize = 2 << 20
 
+	// MaxGuestReport bounds what a guest says of itself after a handshake, which no
+	// protocol but keybroker's has.
+	MaxGuestReport = 64 << 10
 	// MaxInitDataSize bounds an initdata document; real ones are policy files and
 	// certificates of at most some hundred kilobytes.
 	MaxInitDataSize = 1 << 20

@@ -21,7 +21,7 @@ const (
 
 // ReportData is what a report is bound to. It can only be made by the handshake
 // (RuntimeData.ReportData) or for a workload (WorkloadReportData), so no caller can
-// choose its bytes; RawReportData is the named exception. The zero value is bound to nothing and attesters refuse it.
+// choose its bytes; RawReportData is the named exception, and HCLReport.Binding for who verifies. The zero value is bound to nothing and attesters refuse it.
 type ReportData struct {
 	bytes [ReportDataSize]byte
 	size  int

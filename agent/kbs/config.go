@@ -57,6 +57,10 @@ type Config struct {
 	// Issued is told when a token was issued that came over https, by the broker's own
 	// clock: time has come that far. nil is nobody.
 	Issued func(time.Time)
+	// Report returns what the broker is told after a handshake, accepted or refused, for
+	// the workload's owner: a JSON object of at most evidence.MaxGuestReport bytes, without
+	// secrets; nil tells nothing. Nothing depends on its being heard.
+	Report func(Transcript) []byte
 	// Log tells of handshakes; nil discards.
 	Log *slog.Logger
 }

@@ -54,14 +54,16 @@ func (c *Client) handshake(ctx context.Context) (*session, error) {
 
 func (c *Client) attempt(ctx context.Context) (*session, error) {
 	t := c.begin()
-	s, err := c.converse(ctx, t)
+	jar := newJar(c.base)
+	s, err := c.converse(ctx, t, jar)
 	c.finish(t, s, err)
+	c.report(ctx, *t, jar, err)
 	return s, err
 }
 
-// converse goes through one handshake and notes in t how far it came.
-func (c *Client) converse(ctx context.Context, t *Transcript) (*session, error) {
-	s := &session{jar: newJar(c.base)}
+// converse goes through one handshake with cookies in jar and notes in t how far it came.
+func (c *Client) converse(ctx context.Context, t *Transcript, jar *jar) (*session, error) {
+	s := &session{jar: jar}
 	challenge, err := c.auth(ctx, s)
 	if err != nil {
 		return nil, fmt.Errorf("asking for a challenge: %w", err)
@@ -75,7 +77,7 @@ func (c *Client) converse(ctx context.Context, t *Transcript) (*session, error) 
 		return nil, err
 	}
 	t.Sent = body
-	if err := c.attest(ctx, s, body); err != nil {
+	if err := c.attest(ctx, s, body, &t.Reference); err != nil {
 		return nil, fmt.Errorf("attesting: %w", err)
 	}
 	c.cfg.Log.Info("attested", "kbs", c.base.Host, "tee", c.cfg.Attester.TEE(), "hash", challenge.Hash,
@@ -120,12 +122,12 @@ func (c *Client) attestation(ctx context.Context, challenge evidence.Challenge, 
 	return evidence.Attestation{InitData: c.cfg.InitData, RuntimeData: runtimeData, Evidence: primary}.Encode()
 }
 
-func (c *Client) attest(ctx context.Context, s *session, attestation []byte) error {
+func (c *Client) attest(ctx context.Context, s *session, attestation []byte, reference *string) error {
 	// The token's time starts here at the latest, so the session ends no later than it.
 	sent := time.Now()
 	var date time.Time
 	body, err := c.roundTrip(ctx, s.jar, http.MethodPost, "attest",
-		request{body: attestation, limit: evidence.MaxTokenSize, date: &date})
+		request{body: attestation, limit: evidence.MaxTokenSize, date: &date, reference: reference})
 	if err != nil {
 		return err
 	}

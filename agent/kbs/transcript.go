@@ -31,6 +31,9 @@ type Transcript struct {
 	TEE    evidence.TEE `json:"tee"`
 	// Hash is what binds nonce and key into the evidence; empty without a challenge.
 	Hash evidence.HashAlgorithm `json:"hash,omitempty"`
+	// Reference is keybroker's id of the handshake, which its audit log has as well; "" with
+	// other brokers.
+	Reference string `json:"reference,omitempty"`
 	// Sent is the attestation as it was sent (evidence.Attestation), nil when the
 	// handshake did not come that far.
 	Sent jsontext.Value `json:"sent,omitempty"`

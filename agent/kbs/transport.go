@@ -27,6 +27,8 @@ type request struct {
 	token []byte     // bearer token; nil for none
 	limit int        // largest answer in bytes
 	date  *time.Time // receives the Date of the answer, the zero time when there is none
+	// reference receives keybroker's id of the handshake, "" when the answer has none.
+	reference *string
 }
 
 // errTimeout is the cause of a request that took too long.
@@ -53,6 +55,9 @@ func (c *Client) roundTrip(ctx context.Context, j *jar, method, path string, r r
 		return nil, c.unavailable(ctx, limited, err)
 	}
 	defer resp.Body.Close()
+	if id := resp.Header.Get(referenceHeader); r.reference != nil && isReference(id) {
+		*r.reference = id
+	}
 	limit := r.limit
 	if resp.StatusCode != http.StatusOK {
 		limit = evidence.MaxErrorSize
@@ -75,6 +80,14 @@ func (c *Client) roundTrip(ctx context.Context, j *jar, method, path string, r r
 		*r.date, _ = http.ParseTime(resp.Header.Get("Date")) // the zero time if it does not parse
 	}
 	return body, nil
+}
+
+// referenceHeader is keybroker's; other brokers do not send it.
+const referenceHeader = "Casemate-Correlation"
+
+// isReference accepts 16 lower-case hex digits.
+func isReference(id string) bool {
+	return len(id) == 16 && strings.Trim(id, "0123456789abcdef") == ""
 }
 
 func (c *Client) newRequest(ctx context.Context, method, path string, r request) (*http.Request, error) {

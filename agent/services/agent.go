@@ -30,6 +30,9 @@ type Agent struct {
 	// Tokens serves GetToken of type kbs; nil refuses it. Only measured configuration
 	// may ask for it: whoever gets the answer is this guest to the relying party.
 	Tokens Tokens
+	// Attested serves GetToken of type coco_as; nil refuses it. Only measured configuration
+	// may name such a service: whoever reads the answer can show it as his.
+	Attested Attested
 	// Events takes entries of the event log; nil keeps none.
 	Events Measurer
 	// Log gets the reasons that clients are not told. Must not be nil.
@@ -80,13 +83,31 @@ func (a *Agent) GetAdditionalEvidence(context.Context, *pb.GetAdditionalEvidence
 var errNoToken = errors.New("tokens for other processes are not served")
 
 // GetToken returns a token with its private key, {"token":"JWT","tee_keypair":"PEM"},
-// where Tokens is set.
+// where Tokens is set, and of type coco_as the JWT alone, where Attested is.
 func (a *Agent) GetToken(ctx context.Context, in *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
-	if a.Tokens == nil {
+	switch in.TokenType {
+	case "kbs":
+		return a.kbsToken(ctx)
+	case "coco_as":
+		return a.cocoToken(ctx)
+	}
+	return nil, &failure{"get token failed: token type is not served", fmt.Errorf("token type %.32q, want kbs or coco_as", in.TokenType)}
+}
+
+func (a *Agent) cocoToken(ctx context.Context) (*pb.GetTokenResponse, error) {
+	if a.Attested == nil {
 		return nil, &failure{"get token failed: not enabled", errNoToken}
 	}
-	if in.TokenType != "kbs" {
-		return nil, &failure{"get token failed: token type is not served", fmt.Errorf("token type %.32q, want kbs", in.TokenType)}
+	token, err := a.Attested.Token(ctx)
+	if err != nil {
+		return nil, &failure{"get token failed", err}
+	}
+	return &pb.GetTokenResponse{Token: token}, nil
+}
+
+func (a *Agent) kbsToken(ctx context.Context) (*pb.GetTokenResponse, error) {
+	if a.Tokens == nil {
+		return nil, &failure{"get token failed: not enabled", errNoToken}
 	}
 	token, key, err := a.Tokens.Token(ctx)
 	defer clear(token)

@@ -30,6 +30,12 @@ type Evidencer interface {
 	Evidence(ctx context.Context, r evidence.ReportData) (json.RawMessage, error)
 }
 
+// Attested earns tokens of an attestation service; kbs.AttestationService is one.
+type Attested interface {
+	// Token returns a JWT that names no key.
+	Token(ctx context.Context) ([]byte, error)
+}
+
 // Tokens earns tokens for other processes; kbs.Exporter is one.
 type Tokens interface {
 	// Token returns a JWT and the private key that it names, as PEM. The key must be

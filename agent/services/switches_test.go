@@ -90,9 +90,18 @@ func (p pair) Token(context.Context) (token, key []byte, err error) {
 	return []byte("a.b.c"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte(canary)}), nil
 }
 
+// jwt is an attestation service.
+type jwt struct{ err error }
+
+func (j jwt) Token(context.Context) ([]byte, error) { return []byte("a.b.c"), j.err }
+
 func TestGetTokenSwitches(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	off, on := &Agent{Evidence: sampleTEE{}, Log: log}, &Agent{Evidence: sampleTEE{}, Tokens: pair{}, Log: log}
+	service, refused := &Agent{Evidence: sampleTEE{}, Attested: jwt{}, Log: log}, &Agent{Evidence: sampleTEE{}, Attested: jwt{errors.New(canary)}, Log: log}
+	if out, err := service.GetToken(t.Context(), &aa.GetTokenRequest{TokenType: "coco_as"}); err != nil || string(out.Token) != "a.b.c" {
+		t.Errorf("a token of the attestation service: %v, %v", out, err)
+	}
 	failing := &Agent{Evidence: sampleTEE{}, Tokens: pair{errors.New(canary)}, Log: log}
 	for name, c := range map[string]struct {
 		agent      *Agent
@@ -100,7 +109,9 @@ func TestGetTokenSwitches(t *testing.T) {
 	}{
 		"off":                  {off, "kbs", "get token failed: not enabled"},
 		"on":                   {on, "kbs", ""},
-		"unbound token":        {on, "coco_as", "get token failed: token type is not served"},
+		"unbound token":        {on, "coco_as", "get token failed: not enabled"},
+		"refused by service":   {refused, "coco_as", "get token failed"},
+		"only unbound tokens":  {service, "kbs", "get token failed: not enabled"},
 		"no type":              {on, "", "get token failed: token type is not served"},
 		"another spelling":     {on, "KBS", "get token failed: token type is not served"},
 		"denied by the broker": {failing, "kbs", "get token failed"},

@@ -64,7 +64,7 @@ func (m *measureSNP) run() error {
 	}
 	part := "[snp]\n"
 	if m.kernel == "" {
-		part += "# The firmware alone: whatever it boots from a disk matches.\n"
+		part += "# The firmware alone: whatever it boots from a disk matches.\nfirmware_only = true\n"
 	}
 	return m.print(r, part+tomlList("measurements", r.Values))
 }

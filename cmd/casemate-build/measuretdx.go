@@ -68,7 +68,7 @@ func (m *measureTDX) run() error {
 	var part strings.Builder
 	part.WriteString("[tdx]\n")
 	if m.uki == "" && m.kernel == "" {
-		part.WriteString("# Without rtmr1 and rtmr2: any kernel and command line match.\n")
+		part.WriteString("# Without rtmr1 and rtmr2: any kernel and command line match, which keybroker refuses unless told.\n")
 	}
 	for i, name := range lists {
 		part.WriteString(tomlList(name, r.Values[i:i+1]))

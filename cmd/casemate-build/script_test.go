@@ -105,12 +105,19 @@ func eventLog() []byte {
 }
 
 // registers FILE...: the files, one after the other, are a registration.
-func registers(ts *testscript.TestScript, _ bool, args []string) {
+func registers(ts *testscript.TestScript, refused bool, args []string) {
 	var text strings.Builder
 	for _, name := range args {
 		text.WriteString(ts.ReadFile(name))
 	}
 	r, err := owner.ParseTOML([]byte(text.String()))
+	if refused && err != nil {
+		fmt.Fprintln(ts.Stderr(), err)
+		return
+	}
+	if refused {
+		ts.Fatalf("registered, want a refusal")
+	}
 	ts.Check(err)
 	if r.SNP != nil {
 		fmt.Fprintf(ts.Stdout(), "%d snp measurements\n", len(r.SNP.Measurements))

@@ -73,7 +73,7 @@ func requireNone(bound []byte) error {
 	if initdata.IsZero(bound) {
 		return nil
 	}
-	return fmt.Errorf("checking initdata: the report carries the digest %x and no initdata is configured or on a disk", bound)
+	return fmt.Errorf("checking initdata: the report carries the digest %x and there is no initdata: no file is configured and no disk has it", bound)
 }
 
 // deliveredInitData returns the bytes of the document as the host has delivered them,

@@ -62,12 +62,12 @@ func TestInitDataOnDisk(t *testing.T) {
 		{"a torn one before the good one", []string{disk(torn), disk(good)}, d.Digest(), "reading an initdata device"},
 		{"a torn one behind the good one", []string{disk(good), disk(torn)}, d.Digest(), "reading an initdata device"},
 		{"edited", []string{disk(edited)}, d.Digest(), "this document is"},
-		{"taken away", []string{blank}, d.Digest(), "no initdata is configured or on a disk"},
+		{"taken away", []string{blank}, d.Digest(), "no file is configured and no disk has it"},
 		{"launched with none", []string{disk(good)}, zeros, "all zero"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // the wait for a late disk costs nothing
-				m := &machine{attester: chip{hostData: tt.bound}, steps: steps{io.Discard}, log: slog.New(slog.DiscardHandler)}
+				m := &machine{attester: chip{hostData: tt.bound}, steps: steps{w: io.Discard}, log: slog.New(slog.DiscardHandler)}
 				m.disks = func() ([]string, error) { return tt.disks, nil }
 				err := m.bindInitData(t.Context())
 				if tt.wantErr == "" && err != nil || tt.wantErr != "" && (err == nil || !strings.Contains(err.Error(), tt.wantErr)) {
@@ -87,7 +87,7 @@ func TestInitDataThatComesLate(t *testing.T) {
 	path := disk(good)
 	for late, ok := range map[time.Duration]bool{time.Second: true, time.Minute: false} {
 		synctest.Test(t, func(t *testing.T) {
-			m := &machine{attester: chip{hostData: d.Digest()}, steps: steps{io.Discard}, log: slog.New(slog.DiscardHandler)}
+			m := &machine{attester: chip{hostData: d.Digest()}, steps: steps{w: io.Discard}, log: slog.New(slog.DiscardHandler)}
 			start := time.Now()
 			m.disks = func() ([]string, error) {
 				if time.Since(start) < late {

@@ -57,7 +57,7 @@ func boot(ctx context.Context) {
 			console.Print("failed", err.Error())
 			state, text = "parked", "boot-pod: "+notSetUp
 		} else {
-			handlers = timeline{console}.requests(p.service.Handlers())
+			handlers = consoleSteps{console}.requests(p.service.Handlers())
 		}
 	}
 	server, l, err := openAgent(life, agent.DefaultAddress, door, handlers, log)
@@ -83,6 +83,7 @@ func setUp(console *guest.Console, door *agent.Door) (state, text string) {
 	for _, s := range report.Steps {
 		console.Print("step", s.String())
 	}
+	timeline{defaultTimeline}.boot(report.Steps)
 	for _, name := range report.Absent {
 		console.Print("absent", name)
 	}
@@ -120,7 +121,7 @@ func openBootDoor(ctx context.Context, console *guest.Console, log *slog.Logger,
 		console.Print("absent", config.DefaultPath+": the door stays closed")
 		return
 	}
-	src := source{config: config.DefaultPath, steps: steps{timeline{console}}, log: log, disks: guest.Disks}
+	src := source{config: config.DefaultPath, steps: steps{consoleSteps{console}, timeline{defaultTimeline}}, log: log, disks: guest.Disks}
 	src.clock = func(at time.Time) {
 		if err := raiseClock(console, at); err != nil {
 			console.Print("failed", err.Error())

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -16,20 +17,22 @@ import (
 
 // writeCredentials fetches what configuration wants in files and writes them below dir,
 // which stands for config.CredentialDir: 0600, each in one step. Where one is not to be
-// had none is left, and the data hub does not start.
-func (m *machine) writeCredentials(ctx context.Context, secrets services.Resources, dir string) (err error) {
+// had none is left, and the data hub does not start. What has a lease is renewed by the
+// result.
+func (m *machine) writeCredentials(ctx context.Context, secrets services.Resources, dir string) (_ *leases, err error) {
 	if len(m.conf.Credentials) == 0 {
-		return nil
+		return &leases{}, nil
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("writing credentials: %w", err)
+		return nil, fmt.Errorf("writing credentials: %w", err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return fmt.Errorf("writing credentials: %w", err)
+		return nil, fmt.Errorf("writing credentials: %w", err)
 	}
 	defer root.Close()
 	var written []string
+	sums := map[string][sha256.Size]byte{}
 	defer func() {
 		if err != nil {
 			for _, name := range written {
@@ -43,14 +46,15 @@ func (m *machine) writeCredentials(ctx context.Context, secrets services.Resourc
 		if err == nil {
 			err = writeCredential(root, name, secret)
 		}
+		sums[c.Path] = sha256.Sum256(secret)
 		clear(secret)
 		if err != nil {
-			return fmt.Errorf("writing credential %s: %w", c.Path, err)
+			return nil, fmt.Errorf("writing credential %s: %w", c.Path, err)
 		}
 		written = append(written, name)
 	}
 	m.steps.say("%d credentials written below %s", len(written), config.CredentialDir)
-	return nil
+	return m.newLeases(secrets, dir, sums), nil
 }
 
 // writeCredential replaces one file; no link in its path is followed out of root.

@@ -26,7 +26,8 @@ func TestCredentials(t *testing.T) {
 	defer client.Close()
 	dir := filepath.Join(t.TempDir(), "kbs")
 	write := func(list ...config.Credential) error {
-		return testMachine(config.Measured{Credentials: list}).writeCredentials(t.Context(), client, dir)
+		_, err := testMachine(config.Measured{Credentials: list}).writeCredentials(t.Context(), client, dir)
+		return err
 	}
 	files := func() map[string]string {
 		found := map[string]string{}
@@ -75,7 +76,7 @@ func TestCredentials(t *testing.T) {
 		t.Errorf("outside are %v, %v", left, err)
 	}
 	m := testMachine(config.Measured{Credentials: []config.Credential{a}})
-	if err := m.writeCredentials(t.Context(), noKBS{}, dir); err == nil || !strings.Contains(err.Error(), "no KBS is configured") {
+	if _, err := m.writeCredentials(t.Context(), noKBS{}, dir); err == nil || !strings.Contains(err.Error(), "no KBS is configured") {
 		t.Errorf("without a KBS: %v", err)
 	}
 }

@@ -160,10 +160,11 @@ func (m *machine) serveHub(ctx context.Context, address string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	if err := m.writeCredentials(ctx, h.Resources, config.CredentialDir); err != nil {
+	leases, err := m.writeCredentials(ctx, h.Resources, config.CredentialDir)
+	if err != nil {
 		return err
 	}
-	return m.serveParts(ctx, []part{{"data hub", address, h.Serve}})
+	return m.serveParts(ctx, []part{{"data hub", address, h.Serve}}, leases.renew)
 }
 
 // noKBS stands where no KBS is configured: images that need no key are pulled all the

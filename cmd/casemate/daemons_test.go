@@ -81,7 +81,7 @@ func TestStockFilesAreBound(t *testing.T) {
 	}{
 		"as kata-agent starts it":        {nil, (*initdata.InitData).Digest, ""},
 		"initdata edited":                {func(s *stock) { appendTo(t, s.usual, "# looser\n") }, (*initdata.InitData).Digest, "this document is"},
-		"initdata taken away":            {func(s *stock) { s.usual += "-not" }, (*initdata.InitData).Digest, "no initdata is configured"},
+		"initdata taken away":            {func(s *stock) { s.usual += "-not" }, (*initdata.InitData).Digest, "no file is configured and no disk has it"},
 		"initdata that must be there":    {func(s *stock) { s.document = "/nonexistent" }, (*initdata.InitData).Digest, "/nonexistent"},
 		"launch without initdata":        {nil, func(*initdata.InitData) []byte { return zeros }, "all zero"},
 		"file beside initdata moves KBS": {func(s *stock) { replace(t, s.file, "http://", "http://evil.") }, (*initdata.InitData).Digest, "kbs.url is set twice"},

@@ -41,7 +41,7 @@ func TestDoorFollowsInitData(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m := &machine{attester: chip{hostData: d.Digest()}, steps: steps{io.Discard}, log: slog.New(slog.DiscardHandler)}
+			m := &machine{attester: chip{hostData: d.Digest()}, steps: steps{w: io.Discard}, log: slog.New(slog.DiscardHandler)}
 			m.conf.InitData = filepath.Join(t.TempDir(), "initdata.toml")
 			if err := os.WriteFile(m.conf.InitData, raw, 0o600); err != nil {
 				t.Fatal(err)
@@ -81,7 +81,7 @@ func TestDoorFollowsInitData(t *testing.T) {
 	if _, err := openDoor(t.Context(), options{config: "/nonexistent", quiet: true}.source(), door, &podParts{images: newPodImages(t.TempDir()), volumes: new(podVolumes)}); err == nil {
 		t.Error("no configuration, and no error")
 	}
-	p, err := (&machine{steps: steps{io.Discard}}).agentPolicy()
+	p, err := (&machine{steps: steps{w: io.Discard}}).agentPolicy()
 	if err != nil || door.Open(p) {
 		t.Errorf("the door was not parked: %v", err)
 	}

@@ -23,6 +23,7 @@ const maxAuditFile = 16 << 20
 
 // keepTranscript writes down a handshake. That it could not is no reason to fail one.
 func (m *machine) keepTranscript(t kbs.Transcript) {
+	m.steps.line.handshake(t)
 	if m.transcript == "" {
 		return
 	}
@@ -57,7 +58,7 @@ func writeTranscript(path string, t kbs.Transcript) error {
 
 // runExplain says from a transcript, and from the relying party's audit log where it is
 // at hand, what a handshake sent and which rule denied it. It asks nobody.
-func runExplain(_ context.Context, args []string) error {
+func runExplain(ctx context.Context, args []string) error {
 	path, auditFile, asJSON := defaultTranscript, "", false
 	_, rest, err := parse(args, 1, -1, func(s *flag.FlagSet) {
 		addExplainFlags(s, &path, &auditFile, &asJSON)
@@ -65,8 +66,11 @@ func runExplain(_ context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if rest[0] == "timeline" {
+		return runTimeline(ctx, rest[1:])
+	}
 	if rest[0] != "attestation" {
-		return fmt.Errorf("%w: %q cannot be explained, attestation can", errUsage, rest[0])
+		return fmt.Errorf("%w: %q cannot be explained, attestation and timeline can", errUsage, rest[0])
 	}
 	// Flags may stand behind the word as well.
 	if len(rest) > 1 {

@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/casemate/casemate/agent/attest"
 	"github.com/casemate/casemate/agent/eventlog"
 	"github.com/casemate/casemate/agent/evidence"
 )
 
 // openEvents opens the event log where configuration asks for one. Of the platforms that
-// are attested here only TDX has a register to bind it to.
+// are attested here TDX and a plain TPM have a register to bind it to.
 func (m *machine) openEvents(dir, measurements string) error {
 	if !m.conf.EventLog.Enable {
 		return nil
@@ -24,6 +25,9 @@ func (m *machine) openEvents(dir, measurements string) error {
 		if register, err = eventlog.OpenRTMR3(measurements); err != nil {
 			return err
 		}
+	}
+	if pcr, ok := attest.TPMEvents(m.attester); ok {
+		register = pcr
 	}
 	events, err := eventlog.Open(dir, register)
 	if err != nil {

@@ -51,7 +51,7 @@ type source struct {
 
 // source is what a verb's flags say of it.
 func (o options) source() source {
-	s := source{config: o.config, steps: steps{os.Stderr}, log: warnings()}
+	s := source{config: o.config, steps: steps{os.Stderr, timeline{defaultTimeline}}, log: warnings()}
 	if o.quiet {
 		s.steps.w = io.Discard
 	}
@@ -90,7 +90,7 @@ func warnings() *slog.Logger {
 
 // newMachine knows nothing yet and tells what it does on standard error.
 func newMachine() *machine {
-	return &machine{transcript: defaultTranscript, steps: steps{os.Stderr}, log: warnings()}
+	return &machine{transcript: defaultTranscript, steps: steps{os.Stderr, timeline{defaultTimeline}}, log: warnings()}
 }
 
 func (m *machine) detect() error {
@@ -160,7 +160,7 @@ func (m *machine) kbsConfig() (kbs.Config, error) {
 	}
 	return kbs.Config{
 		URL: m.conf.KBS.URL, Roots: roots, AllowPlainHTTP: m.conf.KBS.PlainHTTP,
-		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, InitData: m.initdata, Transcript: m.keepTranscript, Issued: m.clock, Log: m.log,
+		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, InitData: m.initdata, Transcript: m.keepTranscript, Report: m.report, Issued: m.clock, Log: m.log,
 	}, nil
 }
 

@@ -59,14 +59,14 @@ func TestInitDataIsBound(t *testing.T) {
 	}{
 		{name: "the digest is in the report", file: raw, chip: chip{hostData: d.Digest()}},
 		{name: "no initdata and none in the report", chip: chip{hostData: zeros}},
-		{name: "initdata taken away by the host", chip: chip{hostData: d.Digest()}, wantErr: "no initdata is configured"},
+		{name: "initdata taken away by the host", chip: chip{hostData: d.Digest()}, wantErr: "no file is configured and no disk has it"},
 		{name: "initdata edited by the host", file: edited, chip: chip{hostData: d.Digest()}, wantErr: "initdata"},
 		{name: "a launch without HOST_DATA", file: raw, chip: chip{hostData: zeros}, wantErr: "initdata"},
 		{name: "no report to be had", file: raw, chip: chip{err: errors.New("firmware is silent")}, wantErr: "firmware is silent"},
 		{name: "over its cap", file: make([]byte, initdata.MaxSize+1), chip: chip{hostData: d.Digest()}, wantErr: "at most"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := &machine{attester: tt.chip, steps: steps{io.Discard}, log: slog.New(slog.DiscardHandler)}
+			m := &machine{attester: tt.chip, steps: steps{w: io.Discard}, log: slog.New(slog.DiscardHandler)}
 			if tt.file != nil {
 				m.conf.InitData = filepath.Join(t.TempDir(), "initdata.toml")
 				if err := os.WriteFile(m.conf.InitData, tt.file, 0o600); err != nil {
@@ -135,7 +135,7 @@ func TestInitDataIsRecorded(t *testing.T) {
 		{name: "nothing to record, register used", err: used},
 	} {
 		r := &pcr{err: tt.err}
-		m := &machine{attester: r, steps: steps{io.Discard}, log: slog.New(slog.DiscardHandler)}
+		m := &machine{attester: r, steps: steps{w: io.Discard}, log: slog.New(slog.DiscardHandler)}
 		m.conf.InitData = tt.file
 		if err := m.bindInitData(t.Context()); !errors.Is(err, tt.err) {
 			t.Errorf("%s: got %v, want %v", tt.name, err, tt.err)
@@ -150,7 +150,7 @@ func TestInitDataIsRecorded(t *testing.T) {
 }
 
 func TestNoPolicyAdmitsNothing(t *testing.T) {
-	m := &machine{conf: config.Measured{}, steps: steps{io.Discard}, log: slog.New(slog.DiscardHandler)}
+	m := &machine{conf: config.Measured{}, steps: steps{w: io.Discard}, log: slog.New(slog.DiscardHandler)}
 	puller, err := m.puller(t.Context(), nil, nil, filepath.Join(t.TempDir(), "store"))
 	if err != nil {
 		t.Fatal(err)

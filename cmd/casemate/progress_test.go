@@ -42,7 +42,7 @@ func TestProgressNeedsATerminal(t *testing.T) {
 	}
 	defer file.Close()
 	for _, w := range []io.Writer{file, io.Discard} {
-		if (steps{w}).progress() != nil {
+		if (steps{w: w}).progress() != nil {
 			t.Errorf("%T: a progress line in a file", w)
 		}
 	}
@@ -51,7 +51,7 @@ func TestProgressNeedsATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer terminal.Close()
-	if (steps{terminal}).progress() == nil {
+	if (steps{w: terminal}).progress() == nil {
 		t.Error("no progress line on a terminal")
 	}
 }

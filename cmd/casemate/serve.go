@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -57,14 +58,15 @@ func runServe(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	if err := m.writeCredentials(ctx, hub.Resources, config.CredentialDir); err != nil {
+	leases, err := m.writeCredentials(ctx, hub.Resources, config.CredentialDir)
+	if err != nil {
 		return err
 	}
 	parts := m.parts(client, keys, agent, hub)
 	if len(parts) == 0 {
 		return fmt.Errorf("nothing to serve: neither keyprovider.listen nor an address of services is set in %s", o.config)
 	}
-	return m.serveParts(ctx, parts)
+	return m.serveParts(ctx, parts, leases.renew)
 }
 
 // parts lists what configuration gives an address. Layer keys are cached as long as
@@ -121,24 +123,45 @@ func (m *machine) agent() (_ *services.Agent, stop func(), err error) {
 	if m.events != nil {
 		a.Events = m.events
 	}
-	if !m.conf.Services.GetToken {
-		return a, func() {}, nil
+	var opened []func()
+	stop = func() {
+		for _, f := range opened {
+			f()
+		}
 	}
-	c, err := m.kbsConfig()
-	if err != nil {
-		return nil, nil, fmt.Errorf("services.get_token: %w", err)
+	if m.conf.CoCoAS.URL != "" {
+		service, err := m.attestationService()
+		if err != nil {
+			return nil, nil, fmt.Errorf("coco_as: %w", err)
+		}
+		a.Attested, opened = service, append(opened, service.Close)
 	}
-	tokens, err := kbs.NewExporter(c)
-	if err != nil {
-		return nil, nil, fmt.Errorf("services.get_token: %w", err)
+	if m.conf.Services.GetToken {
+		c, err := m.kbsConfig()
+		if err != nil {
+			return nil, nil, fmt.Errorf("services.get_token: %w", err)
+		}
+		tokens, err := kbs.NewExporter(c)
+		if err != nil {
+			return nil, nil, fmt.Errorf("services.get_token: %w", err)
+		}
+		a.Tokens, opened = tokens, append(opened, tokens.Close)
 	}
-	a.Tokens = tokens
-	return a, tokens.Close, nil
+	return a, stop, nil
+}
+
+func (m *machine) attestationService() (*kbs.AttestationService, error) {
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(m.conf.CoCoAS.Cert)) {
+		return nil, errors.New("reading coco_as.cert: want a PEM certificate")
+	}
+	return kbs.NewAttestationService(kbs.Config{URL: m.conf.CoCoAS.URL, Roots: roots, Attester: m.attester, InitData: m.initdata, Log: m.log})
 }
 
 // serveParts opens every socket before it serves one: a socket that is taken ends the
-// start with one error that names all of them, and nothing is half up.
-func (m *machine) serveParts(ctx context.Context, parts []part) error {
+// start with one error that names all of them, and nothing is half up. What runs beside the
+// parts ends with them.
+func (m *machine) serveParts(ctx context.Context, parts []part, beside ...func(context.Context) error) error {
 	var listeners []net.Listener
 	var failures []error
 	for _, p := range parts {
@@ -159,6 +182,9 @@ func (m *machine) serveParts(ctx context.Context, parts []part) error {
 	for i, p := range parts {
 		m.steps.say("%s on %s", p.name, p.address)
 		group.Go(func() error { return p.serve(ctx, listeners[i]) })
+	}
+	for _, run := range beside {
+		group.Go(func() error { return run(ctx) })
 	}
 	return group.Wait()
 }

@@ -25,7 +25,7 @@ import (
 )
 
 func testMachine(c config.Measured) *machine {
-	return &machine{conf: c, steps: steps{io.Discard}, log: slog.New(slog.DiscardHandler)}
+	return &machine{conf: c, steps: steps{w: io.Discard}, log: slog.New(slog.DiscardHandler)}
 }
 
 func TestServePartsFollowConfiguration(t *testing.T) {

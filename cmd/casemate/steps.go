@@ -10,15 +10,21 @@ import (
 
 // steps tells the person who waits what is being done and what it took. Names are
 // ours, never the image's or the relying party's.
-type steps struct{ w io.Writer }
+type steps struct {
+	w io.Writer
+	// line keeps what was waited for; the zero value keeps nothing.
+	line timeline
+}
 
 func (s steps) do(name string, step func() error) error {
-	start := time.Now()
-	if err := step(); err != nil {
+	start, at := time.Now(), sinceStart()
+	err := step()
+	s.line.add(stage{Name: name, At: at.Microseconds(), Took: time.Since(start).Microseconds(), Failed: err != nil})
+	if err != nil {
 		return err
 	}
-	if t, ok := s.w.(timeline); ok {
-		t.step(name, start)
+	if c, ok := s.w.(consoleSteps); ok {
+		c.step(name, start)
 		return nil
 	}
 	fmt.Fprintf(s.w, "casemate: %-42s %8.1f ms\n", name, float64(time.Since(start).Microseconds())/1000)

@@ -8,7 +8,9 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf16"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
 
 	"github.com/casemate/casemate/cmd/keybroker/internal/audit"
@@ -29,6 +31,7 @@ func newLog(s streams) *cobra.Command {
 	var state string
 	var filter logFilter
 	var asJSON bool
+	var guest string
 	c := &cobra.Command{
 		Use:   "log --state DIR",
 		Short: "Print what was decided and why, from the state directory",
@@ -37,6 +40,9 @@ func newLog(s streams) *cobra.Command {
 			if state == "" {
 				return usagef("--state is required")
 			}
+			if guest != "" {
+				return printReport(s, state, guest)
+			}
 			return printLog(s, state, filter, asJSON)
 		},
 	}
@@ -44,6 +50,7 @@ func newLog(s streams) *cobra.Command {
 	flags.StringVar(&state, "state", "", "state directory of the keybroker (required)")
 	flags.StringVar(&filter.workload, "workload", "", "only records of this workload")
 	flags.StringVar(&filter.id, "id", "", "only records of this correlation id, which a refused guest is told")
+	flags.StringVar(&guest, "guest", "", "print what the guest of this correlation id said of itself, which nothing proves")
 	flags.BoolVar(&filter.denied, "denied", false, "only denials")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object a line")
 	return c
@@ -64,6 +71,30 @@ func printLog(s streams, state string, filter logFilter, asJSON bool) error {
 	if skipped > 0 {
 		fmt.Fprintf(s.err, "%d lines are not records, as a crash leaves them\n", skipped)
 	}
+	return err
+}
+
+// printReport prints JSON in ASCII: a guest chose every byte of it.
+func printReport(s streams, state, id string) error {
+	report, err := audit.ReadReport(state, id)
+	if err != nil {
+		return err
+	}
+	text := jsontext.Value(report)
+	if err := text.Indent(jsontext.WithIndent("  ")); err != nil {
+		return fmt.Errorf("reading a guest's report: %w", err)
+	}
+	var b strings.Builder
+	for _, r := range string(text) {
+		if r == '\n' || r >= ' ' && r <= '~' {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	_, err = fmt.Fprintln(s.out, b.String())
 	return err
 }
 

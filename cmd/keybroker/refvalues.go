@@ -91,8 +91,12 @@ func showTPM(out io.Writer, t *owner.TPMReference) {
 	for _, digest := range t.KeyDigests() {
 		fmt.Fprintf(out, "ak           %s\n", digest)
 	}
+	showPCRs(out, t.PCRs)
+}
+
+func showPCRs(out io.Writer, pcrs owner.PCRs) {
 	for i := range evidence.TPMRegisters {
-		for _, value := range t.Register(i) {
+		for _, value := range pcrs.Register(i) {
 			fmt.Fprintf(out, "pcr%-2d        %s\n", i, value)
 		}
 	}
@@ -109,8 +113,14 @@ func showReferenceValues(out io.Writer, r owner.Registration) {
 	if r.TestRoots {
 		fmt.Fprintln(out, "test_roots   true: evidence may prove nothing about hardware")
 	}
+	for _, gap := range r.Gaps() {
+		fmt.Fprintf(out, "unproved     %s: %s\n", gap.Part, gap.Why)
+	}
 	showTDX(out, r.TDX)
 	showTPM(out, r.TPM)
+	if r.Azure != nil {
+		showPCRs(out, r.Azure.PCRs)
+	}
 	if r.SNP == nil {
 		return
 	}

@@ -14,37 +14,40 @@ import (
 func newRegister(s streams) *cobra.Command {
 	var f ownerFlags
 	var policyFile string
+	var accept []string
 	var remove bool
 	c := &cobra.Command{
 		Use:   "register FILE | register --remove ID",
 		Short: "Register a workload, or remove it with all its secrets",
 		Long: `Register a workload from a TOML file: its id, the TEEs it runs on, the accepted
 digests of its initdata and launch measurements, and its own resource policy if it
-has one. A registration replaces an earlier one of its id and counts at once: guests
+has one. A registration that leaves the agent or the initdata unproved is refused
+unless --accept-unproved names the part. A registration replaces an earlier one of its id and counts at once: guests
 that no longer match are refused at their next request.`,
 		Args: exactly("FILE or ID"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if remove {
-				if policyFile != "" {
-					return usagef("--policy is for a registration")
+				if policyFile != "" || len(accept) > 0 {
+					return usagef("--policy and --accept-unproved are for a registration")
 				}
 				return unregister(c.Context(), s, f, args[0])
 			}
-			return register(c.Context(), s, f, args[0], policyFile)
+			return register(c.Context(), s, f, args[0], policyFile, accept)
 		},
 	}
 	f.add(c)
 	c.Flags().StringVar(&policyFile, "policy", "", "file with the workload's resource policy, in place of the key policy")
+	c.Flags().StringSliceVar(&accept, "accept-unproved", nil, "do without proof of a part: agent, initdata")
 	c.Flags().BoolVar(&remove, "remove", false, "remove the workload ID and its secrets")
 	return c
 }
 
-func register(ctx context.Context, s streams, f ownerFlags, file, policyFile string) error {
+func register(ctx context.Context, s streams, f ownerFlags, file, policyFile string, accept []string) error {
 	client, err := f.client()
 	if err != nil {
 		return err
 	}
-	registration, err := readRegistration(file, policyFile)
+	registration, err := readRegistration(file, policyFile, accept)
 	if err != nil {
 		return err
 	}
@@ -63,22 +66,29 @@ func register(ctx context.Context, s streams, f ownerFlags, file, policyFile str
 	if registration.TestRoots {
 		fmt.Fprintf(s.out, "test_roots = true: this workload trusts evidence that proves nothing about hardware\n")
 	}
+	for _, gap := range registration.Gaps() {
+		fmt.Fprintf(s.out, "accepted without proof: %s (%s)\n", gap.Part, gap.Why)
+	}
 	return nil
 }
 
-func readRegistration(file, policyFile string) (owner.Registration, error) {
+func readRegistration(file, policyFile string, accept []string) (owner.Registration, error) {
 	text, err := readFile(file, owner.MaxRegistrationSize)
 	if err != nil {
 		return owner.Registration{}, fmt.Errorf("reading registration: %w", err)
 	}
-	if policyFile == "" {
-		return owner.ParseTOML(text)
+	var also owner.Also
+	for _, part := range accept {
+		also.AcceptUnproved = append(also.AcceptUnproved, owner.Part(part))
 	}
-	rego, err := readFile(policyFile, owner.MaxPolicySize)
-	if err != nil {
-		return owner.Registration{}, fmt.Errorf("reading policy: %w", err)
+	if policyFile != "" {
+		rego, err := readFile(policyFile, owner.MaxPolicySize)
+		if err != nil {
+			return owner.Registration{}, fmt.Errorf("reading policy: %w", err)
+		}
+		also.Policy = string(rego)
 	}
-	return owner.ParseTOMLWithPolicy(text, string(rego))
+	return owner.ParseTOMLWith(text, also)
 }
 
 func unregister(ctx context.Context, s streams, f ownerFlags, id string) error {

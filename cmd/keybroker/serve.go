@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -30,6 +32,7 @@ type serveFlags struct {
 	snpRoot     string
 	tdxRoot     string
 	collateral  string
+	kds         string
 	authRate    float64
 	json        bool
 }
@@ -57,6 +60,7 @@ pin in tls.crt.`,
 	flags.StringVar(&f.tdxRoot, "tdx-root", "", "PEM file with a TDX root to trust for tests, by workloads registered with test_roots")
 	flags.StringVar(&f.snpRoot, "snp-root", "", "PEM file with an SNP root to trust for tests, by workloads registered with test_roots")
 	flags.StringVar(&f.collateral, "snp-collateral", "", "directory with vcek/HWID/*vcek.der and crl/*.crl")
+	flags.StringVar(&f.kds, "amd-kds", "", "ask AMD for VCEKs and revocation lists at this address, such as "+verifier.AMDKDS+", and keep them in the collateral directory (default collateral in the state directory)")
 	flags.Float64Var(&f.authRate, "auth-rate", api.DefaultAuthRate, "sessions that one address may open a second")
 	flags.BoolVar(&f.json, "json", false, "log JSON")
 	f.tls.add(flags)
@@ -120,7 +124,33 @@ func serve(ctx context.Context, s streams, f serveFlags) (err error) {
 	if err := announce(records, log, f, listener.Addr().String(), tlsConfig); err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	refreshing, stop := context.WithCancel(ctx)
+	refreshed := make(chan struct{})
+	go func() {
+		defer close(refreshed)
+		refresh(refreshing, judge, log)
+	}()
+	defer func() { stop(); <-refreshed }()
 	return server.Serve(ctx, listener, tlsConfig)
+}
+
+// refreshRetry is how soon lists that could not be had are asked for again.
+const refreshRetry = time.Hour
+
+// refresh keeps AMD's revocation lists current, where AMD is asked at all.
+func refresh(ctx context.Context, judge *verifier.Verifier, log *slog.Logger) {
+	for {
+		pause := verifier.RevocationInterval
+		if err := judge.RefreshRevocations(ctx); err != nil && ctx.Err() == nil {
+			log.Warn("fetching revocation lists", "error", err)
+			pause = refreshRetry
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
 }
 
 func newLogger(s streams, asJSON bool) *slog.Logger {
@@ -131,7 +161,13 @@ func newLogger(s streams, asJSON bool) *slog.Logger {
 }
 
 func openVerifier(f serveFlags) (*verifier.Verifier, error) {
-	c := verifier.Config{Collateral: f.collateral}
+	c := verifier.Config{Collateral: f.collateral, KDS: f.kds}
+	if c.KDS != "" && c.Collateral == "" {
+		c.Collateral = filepath.Join(f.state, "collateral")
+		if err := os.MkdirAll(c.Collateral, 0o700); err != nil {
+			return nil, fmt.Errorf("making the collateral directory: %w", err)
+		}
+	}
 	if f.snpRoot != "" {
 		var err error
 		if c.SNPTestRoots, err = readFile(f.snpRoot, verifier.MaxTestRoots); err != nil {

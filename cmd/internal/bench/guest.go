@@ -4,7 +4,7 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,8 +68,9 @@ func prepareGuest(ctx context.Context) (_ *guestBench, err error) {
 	return b, nil
 }
 
-// serve starts the guest's program with the key provider on the socket that it returns.
-func (b *guestBench) serve(ctx context.Context, ready func(context.Context) error, socket string) (*fixture.Process, error) {
+// serve starts the guest's program with sockets, a piece of its configuration, and waits
+// for one of them.
+func (b *guestBench) serve(ctx context.Context, socket, sockets string) (*fixture.Process, error) {
 	config := b.path("casemate.toml")
 	if err := fixture.GuestConfig(config, b.chip, b.initdata.File, "registry.invalid", b.path("store")); err != nil {
 		return nil, err
@@ -78,9 +79,16 @@ func (b *guestBench) serve(ctx context.Context, ready func(context.Context) erro
 	if err != nil {
 		return nil, err
 	}
-	text = fmt.Appendf(text, "\n[keyprovider]\nlisten = %q\n", "unix://"+socket)
+	text = append(text, sockets...)
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		return nil, err
+	}
+	ready := func(ctx context.Context) error {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
 	}
 	return fixture.Start(ctx, ready, "bin/casemate-testsnp", "serve", "--config", config)
 }

@@ -63,6 +63,7 @@ func benchmarks() []struct {
 		{"scratch-throughput", scratchThroughput},
 		{"handshake", handshake},
 		{"unwrap", unwrap},
+		{"get-resource", getResource},
 		{"ready", agentReady},
 		{"container-start", containerStart},
 		{"idle-rss", idleRSS},

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"sync/atomic"
 	"time"
 
@@ -40,13 +39,7 @@ func unwrap(ctx context.Context) ([]figure, error) {
 		return nil, err
 	}
 	socket := b.path("keyprovider.sock")
-	guest, err := b.serve(ctx, func(ctx context.Context) error {
-		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
-		if err != nil {
-			return err
-		}
-		return conn.Close()
-	}, socket)
+	guest, err := b.serve(ctx, socket, fmt.Sprintf("\n[keyprovider]\nlisten = %q\n", "unix://"+socket))
 	if err != nil {
 		return nil, err
 	}

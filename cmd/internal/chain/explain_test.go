@@ -61,6 +61,16 @@ func TestExplain(t *testing.T) {
 	if reference == nil {
 		t.Fatalf("no reference in:\n%s", out)
 	}
+	// What the guest said of itself, which nobody could have looked up in it.
+	report := string(w.must(t, "keybroker", "log", "--state", w.broker.State, "--guest", reference[1]))
+	for _, want := range []string{`"error": "attesting: denied by the KBS`, `"stage": "check initdata against a fresh report"`, `"memory": "`, `"reference": "` + reference[1], `"stage": "handshake with the relying party"`} {
+		if !strings.Contains(report, want) {
+			t.Errorf("no %s in the guest's report:\n%s", want, report)
+		}
+	}
+	if out, err := guest("timeline"); err != nil || !strings.Contains(out, "find the TEE\n") || !strings.Contains(out, "FAILED  reference "+reference[1]+"\n") {
+		t.Errorf("%v:\n%s", err, out)
+	}
 	audit := w.path("audit.json")
 	lines := w.must(t, "keybroker", "log", "--state", w.broker.State, "--id", reference[1], "--json")
 	if err := os.WriteFile(audit, lines, 0o600); err != nil {

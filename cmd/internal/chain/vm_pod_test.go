@@ -58,7 +58,7 @@ type podWorld struct {
 
 func newPodWorld(t *testing.T) *podWorld {
 	t.Helper()
-	w := &podWorld{world: newWorld(t, gateway)}
+	w := &podWorld{world: newWorld(t, "--tls-name", gateway)}
 	name := w.world.image(t, workload)
 	w.image = fromGuest(name)
 	repository, _, _ := strings.Cut(w.image, ":1")

@@ -172,7 +172,7 @@ func (w *podWorld) hostileInitData(t *testing.T, image string, d, looser fixture
 		says  string
 	}{
 		{"one-byte-changed", []string{flippedInitData(t, d)}, "matching initdata: the hardware keeps"},
-		{"removed", []string{emptyDisk(t)}, "no initdata is configured or on a disk"},
+		{"removed", []string{emptyDisk(t)}, "no file is configured and no disk has it"},
 		{"two-disks", []string{d.Disk, looser.Disk}, "hold initdata"},
 	} {
 		check(t, tt.name, func(t *testing.T) {
@@ -187,7 +187,7 @@ func (w *podWorld) hostileInitData(t *testing.T, image string, d, looser fixture
 
 // hostileRelyingParty: the guest opens its door by its own policy, asks and gets nothing.
 func (w *podWorld) hostileRelyingParty(t *testing.T, image string, d, looser fixture.InitData) {
-	other, err := fixture.StartBroker(t.Context(), program("keybroker"), w.path("other"), w.chip.Root(), gateway)
+	other, err := fixture.StartBroker(t.Context(), program("keybroker"), w.path("other"), w.chip.Root(), "--tls-name", gateway)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,9 +33,9 @@ type world struct {
 
 func program(name string) string { return filepath.Join(bin, name) }
 
-// newWorld starts them. names are those by which the guest reaches keybroker, besides
-// this machine's own.
-func newWorld(t *testing.T, names ...string) *world {
+// newWorld starts them. flags are more of keybroker's, such as a name by which the guest
+// reaches it.
+func newWorld(t *testing.T, flags ...string) *world {
 	t.Helper()
 	for _, name := range []string{"casemate-testsnp", "keybroker", "casemate-build"} {
 		if _, err := os.Stat(program(name)); err != nil {
@@ -51,7 +51,7 @@ func newWorld(t *testing.T, names ...string) *world {
 	if w.chip, err = fixture.NewChip(w.path("chip")); err != nil {
 		t.Fatal(err)
 	}
-	if w.broker, err = fixture.StartBroker(t.Context(), program("keybroker"), w.path("keybroker"), w.chip.Root(), names...); err != nil {
+	if w.broker, err = fixture.StartBroker(t.Context(), program("keybroker"), w.path("keybroker"), w.chip.Root(), flags...); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.broker.Close)

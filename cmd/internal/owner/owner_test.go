@@ -17,6 +17,7 @@ description = "a web server"
 tees = ["snp", "sample"]
 initdata = ["sha256:1111111111111111111111111111111111111111111111111111111111111111"]
 test_roots = true
+accept_unproved = ["agent", "initdata"]
 policy = """
 package policy
 allow := true
@@ -40,7 +41,7 @@ func TestParseTOML(t *testing.T) {
 	}
 	want := Registration{
 		ID: "web", Description: "a web server", TEEs: []evidence.TEE{"snp", "sample"},
-		InitData: []string{"sha256:" + strings.Repeat("11", 32)}, TestRoots: true, Policy: "package policy\nallow := true\n",
+		InitData: []string{"sha256:" + strings.Repeat("11", 32)}, TestRoots: true, AcceptUnproved: []Part{PartAgent, PartInitData}, Policy: "package policy\nallow := true\n",
 		SNP: &SNPReference{Measurements: []string{strings.Repeat("22", 48)}, AcceptMissingCRL: true,
 			MinimumTCB: map[string]TCB{"milan": {Bootloader: 4, SNP: 24, Microcode: 219}}},
 	}
@@ -86,11 +87,11 @@ func TestRefusedTOML(t *testing.T) {
 }
 
 func TestPolicyBeside(t *testing.T) {
-	if _, err := ParseTOMLWithPolicy([]byte(full), "package policy"); err == nil || !strings.Contains(err.Error(), "another was given") {
+	if _, err := ParseTOMLWith([]byte(full), Also{Policy: "package policy"}); err == nil || !strings.Contains(err.Error(), "another was given") {
 		t.Errorf("two policies: %v", err)
 	}
 	start, end := strings.Index(full, "policy ="), strings.Index(full, "[snp]")
-	r, err := ParseTOMLWithPolicy([]byte(full[:start]+full[end:]), "package policy")
+	r, err := ParseTOMLWith([]byte(full[:start]+full[end:]), Also{Policy: "package policy"})
 	if err != nil || r.Policy != "package policy" {
 		t.Errorf("got %q, %v", r.Policy, err)
 	}

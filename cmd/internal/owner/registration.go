@@ -21,18 +21,27 @@ type Registration struct {
 	// "sha256:", "sha384:" or "sha512:" and lower-case hex.
 	InitData []string `toml:"initdata" json:"initdata"`
 
-	// SNP are the reference values for AMD SEV-SNP. Required when TEEs has "snp".
+	// SNP are the reference values for AMD SEV-SNP. Required when TEEs has "snp" or
+	// "az-snp-vtpm".
 	SNP *SNPReference `toml:"snp,omitempty" json:"snp,omitempty"`
 
-	// TDX are the reference values for Intel TDX. Required when TEEs has "tdx".
+	// TDX are the reference values for Intel TDX. Required when TEEs has "tdx" or "az-tdx-vtpm".
 	TDX *TDXReference `toml:"tdx,omitempty" json:"tdx,omitempty"`
 
 	// TPM are the reference values for a plain TPM 2.0. Required when TEEs has "tpm".
 	TPM *TPMReference `toml:"tpm,omitempty" json:"tpm,omitempty"`
 
+	// Azure are the reference values for the vTPM of Azure's paravisor. Required, beside SNP
+	// or TDX for the hardware below it, when TEEs has "az-snp-vtpm" or "az-tdx-vtpm".
+	Azure *AzureReference `toml:"azure,omitempty" json:"azure,omitempty"`
+
 	// TestRoots admits evidence whose chain ends at a root that this keybroker was
 	// told to trust for tests. Such evidence proves nothing about hardware.
 	TestRoots bool `toml:"test_roots,omitempty" json:"test_roots,omitempty"`
+
+	// AcceptUnproved are the parts that the owner does without proof of; a gap that is
+	// not accepted is refused (Gaps).
+	AcceptUnproved []Part `toml:"accept_unproved,omitempty" json:"accept_unproved,omitempty"`
 
 	// Policy is the workload's own resource policy: Rego v1, package policy, rule
 	// allow. Empty means the keybroker's built-in policy, which wants every submodule of
@@ -50,6 +59,10 @@ type SNPReference struct {
 	// four TCB versions. Nil leaves it to the keybroker's own floor, which there is none
 	// of for Turin; otherwise a product line that is not listed is refused.
 	MinimumTCB map[string]TCB `toml:"minimum_tcb,omitempty" json:"minimum_tcb,omitempty"`
+
+	// FirmwareOnly says that Measurements were computed without kernel hashes: they pin
+	// the firmware, and whatever that boots from a disk matches.
+	FirmwareOnly bool `toml:"firmware_only,omitempty" json:"firmware_only,omitempty"`
 
 	// AcceptMissingCRL takes evidence whose certificate revocation list is absent from
 	// the keybroker or past its next update. A revoked certificate is always refused.
@@ -85,10 +98,10 @@ func (r *Registration) Takes(tee evidence.TEE) bool {
 
 // Measurements returns the accepted launch measurements for tee, nil when it has none.
 func (r *Registration) Measurements(tee evidence.TEE) []string {
-	if tee == evidence.SNP && r.SNP != nil {
+	if OnSNP(tee) && r.SNP != nil {
 		return r.SNP.Measurements
 	}
-	if tee == evidence.TDX && r.TDX != nil {
+	if OnTDX(tee) && r.TDX != nil {
 		return r.TDX.Measurements
 	}
 	return nil

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/casemate/casemate/agent/evidence"
 )
 
 // TDXReference are the reference values for quotes of Intel TDX.
@@ -71,9 +69,9 @@ func (t *TDXReference) Statuses() []string {
 }
 
 func (r *Registration) validateTDX() error {
-	if !r.Takes(evidence.TDX) {
+	if !slices.ContainsFunc(r.TEEs, OnTDX) {
 		if r.TDX != nil {
-			return errors.New(`has tdx reference values but tees lacks "tdx"`)
+			return errors.New(`has tdx reference values but tees lacks "tdx" and "az-tdx-vtpm"`)
 		}
 		return nil
 	}

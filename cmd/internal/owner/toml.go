@@ -16,22 +16,30 @@ const MaxRegistrationSize = 1 << 20
 // ParseTOML reads the registration file that an owner writes. Unknown keys, keys in
 // another case and repeated keys are errors with their line. The result is valid.
 func ParseTOML(text []byte) (Registration, error) {
-	return ParseTOMLWithPolicy(text, "")
+	return ParseTOMLWith(text, Also{})
 }
 
-// ParseTOMLWithPolicy is ParseTOML for a registration whose policy is in a file of its
-// own. A policy in both places is an error.
-func ParseTOMLWithPolicy(text []byte, policy string) (Registration, error) {
+// Also is what an owner says beside the registration file.
+type Also struct {
+	// Policy is a policy in a file of its own. One in both places is an error.
+	Policy string
+	// AcceptUnproved is added to the registration's own.
+	AcceptUnproved []Part
+}
+
+// ParseTOMLWith is ParseTOML with what was said beside the file.
+func ParseTOMLWith(text []byte, also Also) (Registration, error) {
 	r, err := decodeTOML(text)
 	if err != nil {
 		return Registration{}, err
 	}
-	if policy != "" && r.Policy != "" {
+	if also.Policy != "" && r.Policy != "" {
 		return Registration{}, errors.New("registration has a policy, and another was given")
 	}
-	if policy != "" {
-		r.Policy = policy
+	if also.Policy != "" {
+		r.Policy = also.Policy
 	}
+	r.AcceptUnproved = append(r.AcceptUnproved, also.AcceptUnproved...)
 	if err := r.Validate(); err != nil {
 		return Registration{}, err
 	}

@@ -28,8 +28,14 @@ type TPMReference struct {
 	// SHA-256 bank, lower-case hex. Required are 0 (firmware) and 4 (what it started).
 	// Register 8 is compared with the initdata, 16 and 23 can be reset by anybody in the
 	// guest: none of the three can be listed.
-	PCRs map[string][]string `toml:"pcrs" json:"pcrs"`
+	PCRs PCRs `toml:"pcrs" json:"pcrs"`
 }
+
+// PCRs are accepted values by register number.
+type PCRs map[string][]string
+
+// Register returns the accepted values of one register, nil when any will do.
+func (p PCRs) Register(index int) []string { return p[strconv.Itoa(index)] }
 
 // KeyDigests returns AttestationKeys with each PEM replaced by its digest.
 func (t *TPMReference) KeyDigests() []string {
@@ -43,7 +49,7 @@ func (t *TPMReference) KeyDigests() []string {
 }
 
 // Register returns the accepted values of one register, nil when any will do.
-func (t *TPMReference) Register(index int) []string { return t.PCRs[strconv.Itoa(index)] }
+func (t *TPMReference) Register(index int) []string { return t.PCRs.Register(index) }
 
 // pemStart begins a key in a list of digests.
 const pemStart = "-----BEGIN "
@@ -85,40 +91,48 @@ func (r *Registration) validateTPM() error {
 			return fmt.Errorf("tpm attestation_keys[%d]: %w", i, err)
 		}
 	}
-	for _, digest := range r.InitData {
-		if !strings.HasPrefix(digest, "sha256:") {
-			return fmt.Errorf("initdata digest %q: a TPM register takes sha256 only", digest)
-		}
+	if err := r.requireSHA256(); err != nil {
+		return err
 	}
 	for _, index := range []int{0, 4} {
 		if len(r.TPM.Register(index)) == 0 {
 			return fmt.Errorf("no tpm pcrs.%d: without values for 0 and 4 any firmware could start any guest", index)
 		}
 	}
-	return r.TPM.validateRegisters()
+	return r.TPM.PCRs.validate("tpm")
 }
 
-func (t *TPMReference) validateRegisters() error {
+// requireSHA256 is for TEEs that keep the initdata's digest in a register of a TPM.
+func (r *Registration) requireSHA256() error {
+	for _, digest := range r.InitData {
+		if !strings.HasPrefix(digest, "sha256:") {
+			return fmt.Errorf("initdata digest %q: a TPM register takes sha256 only", digest)
+		}
+	}
+	return nil
+}
+
+func (p PCRs) validate(table string) error {
 	zero := strings.Repeat("0", hex.EncodedLen(sha256.Size))
-	for name, list := range t.PCRs {
+	for name, list := range p {
 		index, err := strconv.Atoi(name)
 		if err != nil || strconv.Itoa(index) != name || index < 0 || index >= evidence.TPMRegisters {
-			return fmt.Errorf("tpm pcrs.%.16q: want a register from 0 to %d", name, evidence.TPMRegisters-1)
+			return fmt.Errorf("%s pcrs.%.16q: want a register from 0 to %d", table, name, evidence.TPMRegisters-1)
 		}
 		switch {
 		case index == evidence.TPMInitDataRegister:
-			return fmt.Errorf("tpm pcrs.%d: this register is compared with the initdata", index)
+			return fmt.Errorf("%s pcrs.%d: this register is compared with the initdata", table, index)
 		case index == 16 || index == 23:
-			return fmt.Errorf("tpm pcrs.%d: anybody in the guest can reset this register", index)
+			return fmt.Errorf("%s pcrs.%d: anybody in the guest can reset this register", table, index)
 		case len(list) == 0 || len(list) > MaxAlternatives:
-			return fmt.Errorf("tpm pcrs.%d: %d values, want 1 to %d", index, len(list), MaxAlternatives)
+			return fmt.Errorf("%s pcrs.%d: %d values, want 1 to %d", table, index, len(list), MaxAlternatives)
 		case (index == 0 || index == 4) && slices.Contains(list, zero):
-			return fmt.Errorf("tpm pcrs.%d: all zero: nothing was measured", index)
+			return fmt.Errorf("%s pcrs.%d: all zero: nothing was measured", table, index)
 		}
 		for _, value := range list {
 			// All zero is a value here: nothing may have been extended.
 			if err := checkHex(value, sha256.Size); err != nil && value != zero {
-				return fmt.Errorf("tpm pcrs.%d: value %.80q: %w", index, value, err)
+				return fmt.Errorf("%s pcrs.%d: value %.80q: %w", table, index, value, err)
 			}
 		}
 	}

@@ -28,6 +28,21 @@ const (
 // digest always, a measurement for each TEE whose evidence carries one. It does not
 // compile the policy; the keybroker does.
 func (r *Registration) Validate() error {
+	if err := r.validateForm(); err != nil {
+		return err
+	}
+	return r.named(r.validateProof)
+}
+
+// named says in check's error which workload it is about.
+func (r *Registration) named(check func() error) error {
+	if err := check(); err != nil {
+		return fmt.Errorf("workload %s: %w", r.ID, err)
+	}
+	return nil
+}
+
+func (r *Registration) validateForm() error {
 	if err := CheckID(r.ID); err != nil {
 		return err
 	}
@@ -37,9 +52,9 @@ func (r *Registration) Validate() error {
 	if len(r.Policy) > MaxPolicySize {
 		return fmt.Errorf("workload %s: policy is %d bytes, at most %d allowed", r.ID, len(r.Policy), MaxPolicySize)
 	}
-	for _, check := range []func() error{r.validateTEEs, r.validateInitData, r.validateSNP, r.validateTDX, r.validateTPM} {
-		if err := check(); err != nil {
-			return fmt.Errorf("workload %s: %w", r.ID, err)
+	for _, check := range []func() error{r.validateTEEs, r.validateInitData, r.validateSNP, r.validateTDX, r.validateTPM, r.validateAzure} {
+		if err := r.named(check); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -50,7 +65,7 @@ func (r *Registration) validateTEEs() error {
 		return errors.New("no tees: no evidence could ever match")
 	}
 	for i, tee := range r.TEEs {
-		if tee != evidence.SNP && tee != evidence.TDX && tee != evidence.TPM && tee != evidence.Sample {
+		if !OnSNP(tee) && !OnTDX(tee) && tee != evidence.TPM && tee != evidence.Sample {
 			return fmt.Errorf("tee %q is not supported by this keybroker", tee)
 		}
 		if slices.Contains(r.TEEs[:i], tee) {
@@ -111,9 +126,9 @@ func checkHex(text string, size int) error {
 }
 
 func (r *Registration) validateSNP() error {
-	if !r.Takes(evidence.SNP) {
+	if !slices.ContainsFunc(r.TEEs, OnSNP) {
 		if r.SNP != nil {
-			return errors.New(`has snp reference values but tees lacks "snp"`)
+			return errors.New(`has snp reference values but tees lacks "snp" and "az-snp-vtpm"`)
 		}
 		return nil
 	}

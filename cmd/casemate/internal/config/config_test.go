@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestLoad(t *testing.T) {
@@ -135,15 +136,30 @@ func TestWithInitData(t *testing.T) {
 			data: map[string]string{"cdh.toml": "socket='unix:///run/shared/cdh.sock'\n" + cdh},
 		},
 		{
-			name: "credentials",
-			data: map[string]string{"cdh.toml": cdh + "[[credentials]]\nresource_uri='kbs:///a/b/c'\npath='/run/confidential-containers/cdh/kbs/x/c'\n"},
+			name: "an attestation service",
+			data: map[string]string{"aa.toml": "[token_configs.coco_as]\nurl='https://as.example'\ncert='PEM'\n"},
 			want: func(m Measured) bool {
-				return len(m.Credentials) == 1 && m.Credentials[0] == Credential{"kbs:///a/b/c", "/run/confidential-containers/cdh/kbs/x/c"}
+				return m.CoCoAS == CoCoAS{"https://as.example", "PEM"} && strings.Contains(strings.Join(m.Weaknesses(), "\n"), "coco_as: ")
+			},
+		},
+		{
+			name: "an attestation service that anybody could be", wantErr: "coco_as.cert",
+			data: map[string]string{"aa.toml": "[token_configs.coco_as]\nurl='https://as.example'\n"},
+		},
+		{
+			name: "an attestation service over plain HTTP", wantErr: "want https",
+			data: map[string]string{"aa.toml": "[token_configs.coco_as]\nurl='http://as.example'\ncert='PEM'\n"},
+		},
+		{
+			name: "credentials",
+			data: map[string]string{"cdh.toml": cdh + "[[credentials]]\nresource_uri='kbs:///a/b/c'\npath='/run/confidential-containers/cdh/kbs/x/c'\nlease='10m'\n"},
+			want: func(m Measured) bool {
+				return len(m.Credentials) == 1 && m.Credentials[0] == Credential{ResourceURI: "kbs:///a/b/c", Path: "/run/confidential-containers/cdh/kbs/x/c", Lease: 10 * time.Minute}
 			},
 		},
 		{
 			name: "host-written initdata adds credentials", wantErr: "credentials are set twice",
-			from: Measured{Credentials: []Credential{{"kbs:///a/b/c", CredentialDir + "/c"}}},
+			from: Measured{Credentials: []Credential{{ResourceURI: "kbs:///a/b/c", Path: CredentialDir + "/c"}}},
 			data: map[string]string{"cdh.toml": cdh + "[[credentials]]\nresource_uri='kbs:///a/b/c'\npath='/run/confidential-containers/cdh/kbs/d'\n"},
 		},
 		{

@@ -58,6 +58,7 @@ type aaFile struct {
 			Cert            string `toml:"cert"`
 			TEEKeyAlgorithm string `toml:"tee_key_algorithm"`
 		} `toml:"kbs"`
+		CoCoAS CoCoAS `toml:"coco_as"`
 	} `toml:"token_configs"`
 	EventLog struct {
 		InitPCR *uint64 `toml:"init_pcr"`
@@ -68,7 +69,7 @@ type aaFile struct {
 // Keys that attestation-agent or confidential-data-hub obeys and casemate does
 // not: ignoring one would change what the owner asked for.
 var (
-	aaUnserved  = []string{"token_configs.coco_as", "log"}
+	aaUnserved  = []string{"log"}
 	cdhUnserved = []string{
 		"aa", "skip_sealed_secret_verification", "log",
 		"image.work_dir", "image.sigstore_config",
@@ -89,6 +90,7 @@ func parseAA(text string, log *slog.Logger) (Measured, error) {
 	kbs := file.TokenConfigs.KBS
 	return Measured{
 		KBS:      KBS{URL: kbs.URL, Cert: kbs.Cert, KeyAlgorithm: kbs.TEEKeyAlgorithm},
+		CoCoAS:   file.TokenConfigs.CoCoAS,
 		EventLog: EventLog{Enable: file.EventLog.Enable},
 	}, nil
 }

@@ -36,6 +36,7 @@ type Measured struct {
 	TEE evidence.TEE `toml:"tee"`
 
 	KBS         KBS         `toml:"kbs"`
+	CoCoAS      CoCoAS      `toml:"coco_as"`
 	Image       Image       `toml:"image"`
 	KeyProvider KeyProvider `toml:"keyprovider"`
 	Services    Services    `toml:"services"`
@@ -193,7 +194,7 @@ func (m Measured) check() error {
 	if m.Image.Store != "" && m.Scratch != (Scratch{}) {
 		return errors.New("image.store and scratch: want one of them")
 	}
-	return errors.Join(m.Scratch.check(), m.Disk.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
+	return errors.Join(m.Scratch.check(), m.Disk.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), m.CoCoAS.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
 }
 
 // own lists the secrets that the guest fetches for itself.
@@ -223,6 +224,9 @@ func (m Measured) Weaknesses() []string {
 	}
 	if m.Services.RESTToken {
 		list = append(list, "services.rest_token: every container gets a key to every secret of the workload")
+	}
+	if m.CoCoAS.URL != "" {
+		list = append(list, "coco_as: its tokens are bound to no key: whoever reads one can show it as this guest's")
 	}
 	if m.Services.RawEvidence {
 		list = append(list, "services.raw_evidence: whoever asks for evidence can attest in this guest's name")
@@ -275,6 +279,8 @@ func (m Measured) join(o Measured) (Measured, error) {
 	text("kbs.url", &m.KBS.URL, o.KBS.URL)
 	text("kbs.cert", &m.KBS.Cert, o.KBS.Cert)
 	text("kbs.key_algorithm", &m.KBS.KeyAlgorithm, o.KBS.KeyAlgorithm)
+	text("coco_as.url", &m.CoCoAS.URL, o.CoCoAS.URL)
+	text("coco_as.cert", &m.CoCoAS.Cert, o.CoCoAS.Cert)
 	text("image.policy", &m.Image.Policy, o.Image.Policy)
 	text("image.policy_uri", &m.Image.PolicyURI, o.Image.PolicyURI)
 	text("image.credentials_uri", &m.Image.CredentialsURI, o.Image.CredentialsURI)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"time"
 )
 
 // Credential is a secret of the relying party and the file that it is written to.
@@ -13,7 +14,17 @@ type Credential struct {
 	ResourceURI string `toml:"resource_uri"`
 	// Path lies below CredentialDir.
 	Path string `toml:"path"`
+	// Lease, when set, is how long the file stands without the relying party's word
+	// ("10m"): the secret is fetched again after half of it, MinLease to MaxLease.
+	Lease time.Duration `toml:"lease"`
 }
+
+// Bounds of a lease: a relying party is not asked all the time, and a revocation is
+// heard within a day.
+const (
+	MinLease = 10 * time.Second
+	MaxLease = 24 * time.Hour
+)
 
 // CredentialDir is the only place for credentials, in memory.
 const CredentialDir = "/run/confidential-containers/cdh/kbs"
@@ -28,6 +39,9 @@ func checkCredentials(list []Credential) error {
 		rest, ok := strings.CutPrefix(c.Path, CredentialDir+"/")
 		if !ok || path.Clean(c.Path) != c.Path || strings.HasPrefix(path.Base(rest), ".") {
 			return fmt.Errorf("credentials: path %q, want a file below %s", c.Path, CredentialDir)
+		}
+		if c.Lease != 0 && (c.Lease < MinLease || c.Lease > MaxLease) {
+			return fmt.Errorf("credentials: lease %s, want %s to %s", c.Lease, MinLease, MaxLease)
 		}
 		if paths[c.Path] {
 			return fmt.Errorf("credentials: path %q is named twice", c.Path)

@@ -34,6 +34,21 @@ type Services struct {
 // MountScratch stands for new scratch among the volumes that may be mounted; no volume has this name.
 const MountScratch = "scratch"
 
+// CoCoAS is CoCo's attestation service, whose tokens GetToken of type coco_as returns.
+type CoCoAS struct {
+	// URL is https://HOST[:PORT][/PATH], without /attestation; empty serves none.
+	URL string `toml:"url"`
+	// Cert is PEM text: the only roots accepted for its certificate.
+	Cert string `toml:"cert"`
+}
+
+func (c CoCoAS) check() error {
+	if c != (CoCoAS{}) && (!strings.HasPrefix(c.URL, "https://") || c.Cert == "") {
+		return fmt.Errorf("coco_as.url %q: want https, and coco_as.cert, the PEM certificate that it is pinned to", c.URL)
+	}
+	return nil
+}
+
 // check refuses sockets that anybody reaches and listed resources that are the guest's own.
 func (s Services) check(own []string) error {
 	for key, address := range map[string]string{"attestation_agent": s.AttestationAgent, "data_hub": s.DataHub} {

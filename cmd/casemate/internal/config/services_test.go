@@ -83,15 +83,19 @@ func TestCredentialPlaces(t *testing.T) {
 		good bool
 	}{
 		"none":                   {nil, true},
-		"two":                    {[]Credential{{uri, CredentialDir + "/a"}, {uri, CredentialDir + "/x/b"}}, true},
-		"two for one file":       {[]Credential{{uri, CredentialDir + "/a"}, {uri, CredentialDir + "/a"}}, false},
-		"elsewhere":              {[]Credential{{uri, "/etc/shadow"}}, false},
-		"climbing":               {[]Credential{{uri, CredentialDir + "/../../../../etc/shadow"}}, false},
-		"only beginning like it": {[]Credential{{uri, CredentialDir + "-other/a"}}, false},
-		"the directory itself":   {[]Credential{{uri, CredentialDir + "/"}}, false},
-		"hidden, as ours are":    {[]Credential{{uri, CredentialDir + "/.a"}}, false},
-		"a file for a secret":    {[]Credential{{"file:///etc/shadow", CredentialDir + "/a"}}, false},
-		"nothing for a secret":   {[]Credential{{"", CredentialDir + "/a"}}, false},
+		"two":                    {[]Credential{{ResourceURI: uri, Path: CredentialDir + "/a"}, {ResourceURI: uri, Path: CredentialDir + "/x/b"}}, true},
+		"two for one file":       {[]Credential{{ResourceURI: uri, Path: CredentialDir + "/a"}, {ResourceURI: uri, Path: CredentialDir + "/a"}}, false},
+		"elsewhere":              {[]Credential{{ResourceURI: uri, Path: "/etc/shadow"}}, false},
+		"climbing":               {[]Credential{{ResourceURI: uri, Path: CredentialDir + "/../../../../etc/shadow"}}, false},
+		"only beginning like it": {[]Credential{{ResourceURI: uri, Path: CredentialDir + "-other/a"}}, false},
+		"the directory itself":   {[]Credential{{ResourceURI: uri, Path: CredentialDir + "/"}}, false},
+		"hidden, as ours are":    {[]Credential{{ResourceURI: uri, Path: CredentialDir + "/.a"}}, false},
+		"a file for a secret":    {[]Credential{{ResourceURI: "file:///etc/shadow", Path: CredentialDir + "/a"}}, false},
+		"nothing for a secret":   {[]Credential{{ResourceURI: "", Path: CredentialDir + "/a"}}, false},
+		"a lease":                {[]Credential{{ResourceURI: uri, Path: CredentialDir + "/a", Lease: MinLease}}, true},
+		"a lease of no time":     {[]Credential{{ResourceURI: uri, Path: CredentialDir + "/a", Lease: MinLease - 1}}, false},
+		"a negative lease":       {[]Credential{{ResourceURI: uri, Path: CredentialDir + "/a", Lease: -MinLease}}, false},
+		"a lease without end":    {[]Credential{{ResourceURI: uri, Path: CredentialDir + "/a", Lease: MaxLease + 1}}, false},
 	} {
 		if err := checkCredentials(c.list); (err == nil) != c.good {
 			t.Errorf("%s: got %v", name, err)

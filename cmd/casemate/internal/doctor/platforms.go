@@ -65,17 +65,17 @@ func Platforms() []Platform {
 				{"agent", inImage, likeAbove},
 				{"initdata", "MRCONFIGID, set at launch", intel},
 			},
-			Note: "A registration that lists no RTMR values leaves kernel and agent unproved.",
+			Note: "A registration that lists no RTMR values leaves kernel and agent unproved, and keybroker refuses it.",
 		},
 		{
-			ID: Azure, Title: "Azure confidential VM (SNP or TDX below Microsoft's paravisor)", Served: false,
+			ID: Azure, Title: "Azure confidential VM (SNP or TDX below Microsoft's paravisor)", Served: true,
 			Proofs: []Proof{
 				{"firmware", "the hardware report for the paravisor, PCR 0 to 7 of the paravisor's vTPM for the UEFI", "AMD or Intel for the paravisor; for the PCRs the vTPM's key, which the report binds"},
 				{"kernel", "PCR 4 for what the UEFI started, PCR 7 for Secure Boot's keys, PCR 11 for the parts of a UKI", "the vTPM's key, which the report binds"},
 				{"agent", inImage, likeAbove},
 				{"initdata", ownRegion, "the vTPM's key, which the report binds"},
 			},
-			Note: "There is no /dev/sev-guest and no /dev/tdx_guest: reports come through the vTPM. The paravisor is Microsoft's and part of what is trusted. Not served yet.",
+			Note: "There is no /dev/sev-guest and no /dev/tdx_guest: reports come through the vTPM. The paravisor is Microsoft's and part of what is trusted.",
 		},
 		{
 			ID: GCPSNP, Title: "Google Cloud with SEV-SNP", Served: true,

@@ -78,7 +78,7 @@ func TestAuthRequests(t *testing.T) {
 		{"version with a v", `{"version":"v0.4.0","tee":"snp","extra-params":""}`, 401, "AttestationError"},
 		{"no version", `{"tee":"snp","extra-params":""}`, 400, "InvalidRequest"},
 		{"unknown TEE", `{"version":"0.4.0","tee":"sgx2","extra-params":""}`, 400, "InvalidRequest"},
-		{"TEE without a verifier", `{"version":"0.4.0","tee":"az-snp-vtpm","extra-params":""}`, 401, "AttestationError"},
+		{"TEE without a verifier", `{"version":"0.4.0","tee":"cca","extra-params":""}`, 401, "AttestationError"},
 		{"duplicate key", `{"version":"0.4.0","tee":"snp","tee":"sample","extra-params":""}`, 400, "InvalidRequest"},
 		{"other case", `{"Version":"0.4.0","tee":"snp","extra-params":""}`, 400, "InvalidRequest"},
 		{"unknown member", `{"version":"0.4.0","tee":"snp","extra-params":"","admin":true}`, 400, "InvalidRequest"},
@@ -492,6 +492,7 @@ func TestSampleOnlyWhereListed(t *testing.T) {
 	b.register("dev", doc, func(r *owner.Registration) {
 		r.TEEs, r.SNP, r.TestRoots = []evidence.TEE{evidence.Sample}, nil, false
 		r.Policy = "package policy\nallow := true"
+		r.AcceptUnproved = []owner.Part{owner.PartAgent, owner.PartInitData}
 	})
 	b.put("dev", "app/key/1", "dev value")
 	g = b.guest(doc)

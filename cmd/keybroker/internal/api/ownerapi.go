@@ -134,13 +134,22 @@ func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request) {
 		err = s.admission.load(s.store)
 	}
 	if err == nil {
-		err = s.changed(r, registration.ID, "", "registered")
+		err = s.changed(r, registration.ID, "", registeredNote(registration))
 	}
 	if err != nil {
 		s.ownerInternal(w, err)
 		return
 	}
 	s.answer(w, http.StatusOK, owner.Registered{ID: registration.ID, Created: created})
+}
+
+// registeredNote keeps for good what the owner did without proof of.
+func registeredNote(r owner.Registration) string {
+	note := "registered"
+	for _, gap := range r.Gaps() {
+		note += fmt.Sprintf("; accepted without proof: %s (%s)", gap.Part, gap.Why)
+	}
+	return note
 }
 
 func (s *Server) getWorkload(w http.ResponseWriter, r *http.Request) {

@@ -116,6 +116,9 @@ func TestRefusedRegistrations(t *testing.T) {
 		{"zero initdata", "web", strings.Replace(good, strings.Repeat("11", 32), strings.Repeat("00", 32), 1), "all zero"},
 		{"policy that does not compile", "web", strings.Replace(good, `"id"`, `"policy":"package policy\nallow if {\n  nosuch(1)\n}","id"`, 1), "policy line 3"},
 		{"policy that reaches out", "web", strings.Replace(good, `"id"`, `"policy":"package policy\nallow if http.send({})","id"`, 1), "policy line 2"},
+		{"agent unproved", "web", strings.Replace(good, `"snp":{`, `"snp":{"firmware_only":true,`, 1), "--accept-unproved=agent"},
+		{"initdata unproved", "web", `{"id":"web","tees":["sample"],"policy":"package policy","initdata":["sha256:` + strings.Repeat("11", 32) + `"]}`, "--accept-unproved=agent,initdata"},
+		{"another part accepted", "web", strings.Replace(good, `"id"`, `"accept_unproved":["firmware"],"id"`, 1), "firmware"},
 		{"not JSON", "web", "id = 1", "parsing registration"},
 		{"too large", "web", `{"description":"` + strings.Repeat("x", owner.MaxRegistrationSize) + `"}`, "too large"},
 	} {

@@ -20,6 +20,7 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+guestPrefix+"auth", s.auth)
 	mux.HandleFunc("POST "+guestPrefix+"attest", s.attest)
+	mux.HandleFunc("POST "+guestPrefix+"report", s.report)
 	mux.HandleFunc("GET "+guestPrefix+"resource/{repository}/{type}/{tag}", s.resource)
 	mux.Handle(ownerPrefix, s.ownerHandler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {

@@ -40,6 +40,7 @@ type session struct {
 
 	spent    bool   // the nonce was used
 	replayed bool   // and a second use was seen
+	reported bool   // the guest has said of itself what it wanted to
 	token    string // compact JWT, "" until the attestation was accepted
 }
 

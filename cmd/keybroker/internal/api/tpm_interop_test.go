@@ -25,6 +25,7 @@ import (
 	"github.com/google/go-tpm/tpm2/transport"
 
 	"github.com/casemate/casemate/agent/attest"
+	"github.com/casemate/casemate/agent/eventlog"
 	"github.com/casemate/casemate/agent/evidence"
 	"github.com/casemate/casemate/agent/initdata"
 	"github.com/casemate/casemate/agent/kbs"
@@ -173,6 +174,7 @@ func look(t *testing.T, a attest.Attester, data evidence.ReportData) (json.RawMe
 // tpmRegistration takes what e shows: its key, and what its firmware measured.
 func tpmRegistration(r *owner.Registration, e evidence.TPMEvidence) {
 	r.TEEs, r.SNP, r.TestRoots = []evidence.TEE{evidence.TPM}, nil, false
+	r.AcceptUnproved = []owner.Part{owner.PartAgent} // no initrd was measured into this TPM
 	r.TPM = &owner.TPMReference{AttestationKeys: []string{evidence.KeyDigest(e.AttestationKey)}, PCRs: map[string][]string{}}
 	for _, i := range []int{0, 4, 7} {
 		r.TPM.PCRs[fmt.Sprint(i)] = []string{fmt.Sprintf("%x", e.Registers[i])}
@@ -234,6 +236,63 @@ func TestTPMReleasesToTheRegisteredGuestOnly(t *testing.T) {
 		t.Fatal("another TPM gets the secret")
 	}
 	b.wantLast("attest", "attestation-key-listed")
+}
+
+// TestTPMRuntimeEvents extends a register of a TPM of another make by what a guest did,
+// and has a keybroker replay it: left out, added or made outside the log it is denied.
+func TestTPMRuntimeEvents(t *testing.T) {
+	for name, firmware := range map[string]bool{"with a firmware log": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			s := startTPM(t)
+			s.boot()
+			if !firmware {
+				s.log = ""
+			}
+			dir := t.TempDir()
+			register, ok := attest.TPMEvents(s.attester())
+			if !ok {
+				t.Fatal("a plain TPM has no register for events")
+			}
+			events, err := eventlog.Open(dir, register)
+			must(t, err)
+			log := s.log
+			if log == "" {
+				log = filepath.Join(t.TempDir(), "absent")
+			}
+			a, err := attest.Detect(attest.Config{TEE: evidence.TPM, TPM: s.open, TPMEventLog: log, Runtime: events})
+			must(t, err)
+			b := newBroker(t)
+			doc := document(t, "web", "")
+			record(t, a, doc)
+			_, e := look(t, a, evidence.WorkloadReportData(nil))
+			b.register("web", doc, func(r *owner.Registration) { tpmRegistration(r, e) })
+			b.put("web", "app/keys/one", "the secret")
+			get := func(a attest.Attester) error {
+				client, err := kbs.New(kbs.Config{URL: b.url, AllowPlainHTTP: true, Attester: a, InitData: doc})
+				must(t, err)
+				defer client.Close()
+				_, err = client.Key(t.Context(), "kbs:///app/keys/one")
+				return err
+			}
+			must(t, get(a))
+			must(t, events.Measure(eventlog.DomainImages, "PullImage", `{"image":"a", "digest":"sha256:b"}`))
+			must(t, events.Measure(eventlog.DomainGuest, "StartContainer", "{}"))
+			must(t, get(a))
+			if _, e := look(t, a, evidence.WorkloadReportData(nil)); !bytes.Contains(e.EventLog, []byte("PullImage")) || e.Registers[evidence.TPMEventRegister] == [32]byte{} {
+				t.Error("the evidence has no entry, or its register is empty")
+			}
+			// The process starts again, and finds log and register as they were.
+			again, err := eventlog.Open(dir, register)
+			must(t, err)
+			must(t, again.Measure(eventlog.DomainImages, "PullImage", `{"image":"a", "digest":"sha256:b"}`))
+			must(t, get(a))
+			s.extend(evidence.TPMEventRegister, [32]byte{7})
+			if get(a) == nil {
+				t.Fatal("a register that something else extended passes")
+			}
+			b.wantLast("attest", "event-log")
+		})
+	}
 }
 
 func TestTPMQuotesOfARealTPMAreJudged(t *testing.T) {

@@ -84,7 +84,7 @@ func newBroker(t testing.TB) *broker {
 	must(t, err)
 	issuer, err := token.NewIssuer(key, "test")
 	must(t, err)
-	judge, err := verifier.New(verifier.Config{SNPTestRoots: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: m.ARK.Raw})})
+	judge, err := verifier.New(verifier.Config{SNPTestRoots: slices.Concat(certificate(m.ARK.Raw), certificate(m.ASK.Raw))})
 	must(t, err)
 	log := slog.New(slog.NewTextHandler(b.output, nil))
 	records, err := audit.Open(b.dir, log)
@@ -99,6 +99,10 @@ func newBroker(t testing.TB) *broker {
 	b.owner, err = owner.New(owner.Config{URL: b.url, AllowPlainHTTP: true, Token: []byte(ownerToken)})
 	must(t, err)
 	return b
+}
+
+func certificate(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 func (b *broker) now() time.Time {

@@ -20,6 +20,7 @@ const (
 	Attest   Event = "attest"   // evidence was judged
 	Replay   Event = "replay"   // a nonce came a second time
 	Release  Event = "release"  // a secret was asked for
+	Report   Event = "report"   // a guest said something of itself, see KeepReport
 	Overload Event = "overload" // requests were turned away unread; Note says how many
 )
 

@@ -32,7 +32,7 @@ func (s *Store) Workload(id string) (owner.Registration, error) {
 	if err != nil {
 		return owner.Registration{}, fmt.Errorf("reading workload %s: %w", id, err)
 	}
-	r, err := owner.ParseJSON(body)
+	r, err := owner.ParseStored(body)
 	if err != nil {
 		return owner.Registration{}, fmt.Errorf("reading workload %s: %w", id, err)
 	}
@@ -48,7 +48,7 @@ func (s *Store) Workloads() ([]owner.Workload, error) {
 			if err != nil {
 				return fmt.Errorf("workload %s: %w", k, err)
 			}
-			r, err := owner.ParseJSON(body)
+			r, err := owner.ParseStored(body)
 			if err != nil {
 				return err
 			}

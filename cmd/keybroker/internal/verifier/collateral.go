@@ -78,19 +78,25 @@ func (c *collateral) vcek(r *evidence.SNPReport) ([]byte, error) {
 	if c.dir == "" {
 		return nil, nil
 	}
+	for _, name := range vcekNames(r) {
+		der, err := c.read(name, evidence.MaxSNPCertSize)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return der, err
+		}
+	}
+	return nil, nil
+}
+
+// vcekNames are the places of a VCEK in the directory, that of its firmware first.
+func vcekNames(r *evidence.SNPReport) [2]string {
 	hwid, tcb := r.ChipID(), r.ReportedTCB()
 	level := fmt.Sprintf("bl%02d_tee%02d_snp%02d_ucode%02d", tcb.Bootloader, tcb.TEE, tcb.SNP, tcb.Microcode)
 	if r.Product() == evidence.Turin {
 		hwid = hwid[:8]
 		level += fmt.Sprintf("_fmc%02d", tcb.FMC)
 	}
-	for _, name := range []string{level + "_vcek.der", "vcek.der"} {
-		der, err := c.read(path.Join("vcek", fmt.Sprintf("%x", hwid), name), evidence.MaxSNPCertSize)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return der, err
-		}
-	}
-	return nil, nil
+	dir := path.Join("vcek", fmt.Sprintf("%x", hwid))
+	return [2]string{path.Join(dir, level+"_vcek.der"), path.Join(dir, "vcek.der")}
 }
 
 // read returns a file of the directory, which cannot be left by links.

@@ -68,11 +68,11 @@ func checkMeasurement(c claim) (wanted, found string, ok bool) {
 // checkMinimumTCB wants a minimum for Turin: floors has none to fall back on. Behind a
 // test root there is no floor to miss.
 func checkMinimumTCB(c claim) (wanted, found string, ok bool) {
-	if c.facts.TEE == evidence.TDX {
+	if owner.OnTDX(c.facts.TEE) {
 		return checkTDXStatus(c)
 	}
 	var minimums map[string]owner.TCB
-	if c.facts.TEE == evidence.SNP && c.registration.SNP != nil {
+	if owner.OnSNP(c.facts.TEE) && c.registration.SNP != nil {
 		minimums = c.registration.SNP.MinimumTCB
 	}
 	if c.facts.Product == owner.Turin && !c.facts.TestRoot && minimums[owner.Turin] == (owner.TCB{}) {
@@ -90,7 +90,7 @@ func checkMinimumTCB(c claim) (wanted, found string, ok bool) {
 
 // checkRTMR compares the registers that the registration lists values for.
 func checkRTMR(c claim) (wanted, found string, ok bool) {
-	if c.facts.TEE != evidence.TDX || c.registration.TDX == nil {
+	if !owner.OnTDX(c.facts.TEE) || c.registration.TDX == nil {
 		return "no registers", "no registers", true
 	}
 	for i, list := range c.registration.TDX.Registers() {

@@ -57,7 +57,7 @@ func TestOtherTEEsHaveNoVerifier(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, tee := range []evidence.TEE{evidence.AzSNPvTPM, "", "SNP"} {
+	for _, tee := range []evidence.TEE{evidence.CCA, "", "SNP"} {
 		in := sampleInput(t)
 		in.TEE = tee
 		in.Registration.TEEs = append(in.Registration.TEEs, tee)

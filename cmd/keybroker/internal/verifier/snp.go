@@ -3,6 +3,7 @@
 package verifier
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/casemate/casemate/agent/evidence"
@@ -17,6 +18,7 @@ type snpVerifier struct {
 	chains     *chains
 	collateral *collateral
 	floors     map[string]owner.TCB
+	kds        *distribution // nil: AMD is not asked
 }
 
 func newSNPVerifier(c Config) (snpVerifier, error) {
@@ -28,7 +30,16 @@ func newSNPVerifier(c Config) (snpVerifier, error) {
 	if err != nil {
 		return snpVerifier{}, err
 	}
-	return snpVerifier{chains: chains, collateral: collateral, floors: floors()}, nil
+	v := snpVerifier{chains: chains, collateral: collateral, floors: floors()}
+	if c.KDS != "" {
+		if c.Collateral == "" {
+			return snpVerifier{}, errors.New("AMD's KDS: want a collateral directory to keep what it sends")
+		}
+		if v.kds, err = newKDS(c.KDS); err != nil {
+			return snpVerifier{}, err
+		}
+	}
+	return v, nil
 }
 
 // snpCase is one report under judgement. The gates fill it in.
@@ -65,17 +76,22 @@ func snpChecks() []check[*snpCase] {
 	}
 }
 
+// fill tells what the report says, as far as it was read.
+func (c *snpCase) fill(f *Facts) {
+	if c.report != nil {
+		f.Measurement = fmt.Sprintf("%x", c.report.Measurement())
+		f.InitData = c.in.InitData.String()
+		f.Product = productLine(c.report.Product())
+		f.TCB = lowestTCB(c.report)
+	}
+	f.TestRoot = c.chain != nil && c.chain.root.test
+}
+
 func (v *snpVerifier) judge(in Input, checks []check[*snpCase]) Verdict {
 	c := &snpCase{in: in, v: v}
 	verdict := Verdict{Facts: Facts{TEE: evidence.SNP}}
 	verdict.Findings, verdict.complete = run(checks, c)
-	if c.report != nil {
-		verdict.Facts.Measurement = fmt.Sprintf("%x", c.report.Measurement())
-		verdict.Facts.InitData = in.InitData.String()
-		verdict.Facts.Product = productLine(c.report.Product())
-		verdict.Facts.TCB = lowestTCB(c.report)
-	}
-	verdict.Facts.TestRoot = c.chain != nil && c.chain.root.test
+	c.fill(&verdict.Facts)
 	if verdict.complete && len(verdict.Failed()) == 0 {
 		verdict.Vector = snpVector
 		var err error

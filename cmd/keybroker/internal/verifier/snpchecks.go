@@ -70,6 +70,11 @@ func checkVEK(c *snpCase) (wanted, found string, ok bool) {
 		if der, err = c.v.collateral.vcek(c.report); err != nil {
 			return wanted, err.Error(), false
 		}
+		if der == nil && c.v.kds != nil {
+			if der, err = c.v.fetchVCEK(c.report); err != nil {
+				return wanted, err.Error(), false
+			}
+		}
 	}
 	if der == nil {
 		return wanted, "none", false

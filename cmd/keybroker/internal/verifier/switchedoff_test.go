@@ -53,6 +53,8 @@ func (s *sentence) without(rule string) (v Verdict) {
 		v = s.verifier.tdx.judge(s.in, off(tdxChecks(), rule))
 	case evidence.TPM:
 		v = judgeTPM(s.in, off(tpmChecks(), rule))
+	case evidence.AzSNPvTPM, evidence.AzTDXvTPM:
+		v = s.verifier.judgeAzure(s.in, off(azureChecks(s.in.TEE), rule))
 	}
 	if v.complete {
 		findings, _ := run(off(registrationChecks(), rule), claim{facts: v.Facts, registration: s.in.Registration})
@@ -104,6 +106,8 @@ func TestEachCheckSwitchedOff(t *testing.T) {
 		{"snp", names(snpChecks()), []string{"rtmr", "attestation-key-listed", "pcrs"}, snpSentences},
 		{"tdx", names(tdxChecks()), []string{"attestation-key-listed", "pcrs"}, tdxSentences},
 		{"tpm", names(tpmChecks()), []string{"measurement", "rtmr", "tcb-minimum", "test-root"}, tpmSentences},
+		{"az-snp-vtpm", names(azureChecks(evidence.AzSNPvTPM)), []string{"rtmr", "attestation-key-listed"}, azureSentences(evidence.AzSNPvTPM)},
+		{"az-tdx-vtpm", names(azureChecks(evidence.AzTDXvTPM)), []string{"attestation-key-listed"}, azureSentences(evidence.AzTDXvTPM)},
 	} {
 		t.Run(tee.name, func(t *testing.T) {
 			sentences := tee.sentences(t)

@@ -73,25 +73,29 @@ func (v *tdxVerifier) judge(in Input, checks []check[*tdxCase]) Verdict {
 	c := &tdxCase{in: in, v: v}
 	verdict := Verdict{Facts: Facts{TEE: evidence.TDX}}
 	verdict.Findings, verdict.complete = run(checks, c)
-	if c.quote == nil {
-		return verdict
-	}
-	facts := &verdict.Facts
-	facts.Measurement = fmt.Sprintf("%x", c.quote.Body.MRTD())
-	facts.InitData = in.InitData.String()
-	for i := range facts.RTMR {
-		facts.RTMR[i] = fmt.Sprintf("%x", c.quote.Body.RTMR(i))
-	}
-	facts.TestRoot = c.pck != nil && c.pck.test
-	level := c.level()
-	facts.TCBStatus, facts.TCBDate = level.Status, level.Date.UTC().Format(time.DateOnly)
+	c.fill(&verdict.Facts)
 	if verdict.complete && len(verdict.Failed()) == 0 {
 		verdict.Vector = Vector{Hardware: 2, Executables: 3, Configuration: 2}
 		var err error
-		verdict.Claims, err = tdxClaims(c, level)
+		verdict.Claims, err = tdxClaims(c, c.level())
 		verdict.complete = err == nil
 	}
 	return verdict
+}
+
+// fill tells what the quote says, as far as it was read.
+func (c *tdxCase) fill(f *Facts) {
+	if c.quote == nil {
+		return
+	}
+	f.Measurement = fmt.Sprintf("%x", c.quote.Body.MRTD())
+	f.InitData = c.in.InitData.String()
+	for i := range f.RTMR {
+		f.RTMR[i] = fmt.Sprintf("%x", c.quote.Body.RTMR(i))
+	}
+	f.TestRoot = c.pck != nil && c.pck.test
+	level := c.level()
+	f.TCBStatus, f.TCBDate = level.Status, level.Date.UTC().Format(time.DateOnly)
 }
 
 // level is the worst status of platform, module and quoting enclave, the oldest date

@@ -57,28 +57,28 @@ var tdxViolations = []struct {
 	{"chain", "CA of another root", func(t *testing.T, w *tdxWorld) {
 		k := newKey(t)
 		other := issue(t, "test root", true, k, nil, k)
-		w.ca = issue(t, "test CA", true, w.caKey, other, k)
+		w.CA = issue(t, "test CA", true, w.CAKey, other, k)
 	}},
 	{"validity", "expired certificates", func(t *testing.T, w *tdxWorld) {
 		w.in.Now = time.Now().Add(150 * time.Minute)
 		w.in.Registration.TDX.AcceptMissingCollateral = true
 	}},
-	{"revocation", "revoked PCK", func(t *testing.T, w *tdxWorld) { w.revoked = append(w.revoked, w.pck) }},
-	{"revocation", "revoked CA", func(t *testing.T, w *tdxWorld) { w.revoked = append(w.revoked, w.ca) }},
+	{"revocation", "revoked PCK", func(t *testing.T, w *tdxWorld) { w.Revoked = append(w.Revoked, w.PCK) }},
+	{"revocation", "revoked CA", func(t *testing.T, w *tdxWorld) { w.Revoked = append(w.Revoked, w.CA) }},
 	{"revocation", "revoked PCK without need of collateral", func(t *testing.T, w *tdxWorld) {
-		w.revoked = append(w.revoked, w.pck)
+		w.Revoked = append(w.Revoked, w.PCK)
 		w.in.Registration.TDX.AcceptMissingCollateral = true
 	}},
-	{"revocation", "expired lists", func(t *testing.T, w *tdxWorld) { w.until = time.Now().Add(-time.Second) }},
+	{"revocation", "expired lists", func(t *testing.T, w *tdxWorld) { w.Until = time.Now().Add(-time.Second) }},
 	{"revocation", "no lists", func(t *testing.T, w *tdxWorld) { w.after = func() { os.RemoveAll(filepath.Join(w.dir, "crl")) } }},
-	{"qe-signature", "QE report by another key", func(t *testing.T, w *tdxWorld) { w.pckKey = newKey(t) }},
-	{"attestation-key", "attestation key of another", func(t *testing.T, w *tdxWorld) { w.ak = newKey(t) }},
+	{"qe-signature", "QE report by another key", func(t *testing.T, w *tdxWorld) { w.PCKKey = newKey(t) }},
+	{"attestation-key", "attestation key of another", func(t *testing.T, w *tdxWorld) { w.AttestationKey = newKey(t) }},
 	{"signature", "body changed later", func(t *testing.T, w *tdxWorld) { w.edit = func(q []byte) { q[28] ^= 1 } }},
 	{"tcb-info", "revoked level", func(t *testing.T, w *tdxWorld) {
-		w.tcbStatus = "Revoked"
+		w.Status = "Revoked"
 		w.in.Registration.TDX.AcceptTCB = []string{"Revoked"}
 	}},
-	{"qe-identity", "other enclave", func(t *testing.T, w *tdxWorld) { w.qe[256] = 3 }},
+	{"qe-identity", "other enclave", func(t *testing.T, w *tdxWorld) { w.QE[256] = 3 }},
 	{"debug", "debug", func(t *testing.T, w *tdxWorld) { w.body[120] |= 1 }},
 	{"debug", "reserved TUD bit", func(t *testing.T, w *tdxWorld) { w.body[120] |= 0x80 }},
 	{"migration", "migratable", func(t *testing.T, w *tdxWorld) { w.body[123] |= 0x20 }},
@@ -91,7 +91,7 @@ var tdxViolations = []struct {
 	{"event-log", "event log of another", func(t *testing.T, w *tdxWorld) { w.log = []byte("not a log") }},
 	{"measurement", "other measurement", func(t *testing.T, w *tdxWorld) { w.body[136] = 0 }},
 	{"rtmr", "other RTMR2", func(t *testing.T, w *tdxWorld) { w.in.Registration.TDX.RTMR2 = []string{strings.Repeat("11", 48)} }},
-	{"tcb-minimum", "out of date", func(t *testing.T, w *tdxWorld) { w.tcbStatus = "OutOfDate" }},
+	{"tcb-minimum", "out of date", func(t *testing.T, w *tdxWorld) { w.Status = "OutOfDate" }},
 	{"tcb-minimum", "old level", func(t *testing.T, w *tdxWorld) { w.in.Registration.TDX.MinimumTCBDate = "2025-01-01" }},
 	{"test-root", "test root not taken", func(t *testing.T, w *tdxWorld) { w.in.Registration.TestRoots = false }},
 	{"tee-listed", "tdx not listed", func(t *testing.T, w *tdxWorld) { w.in.Registration.TEEs = []evidence.TEE{evidence.SNP} }},

@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/casemate/casemate/agent/evidence"
+	"github.com/casemate/casemate/cmd/internal/owner"
 )
 
 // tpmVector is claimed only when every row passed, among them that the owner pinned the
@@ -125,16 +126,16 @@ func tpmInitData(c *tpmCase) (wanted, found string, ok bool) {
 // tpmEventLog lets a missing log pass: the registers are signed without it, and the
 // claim event_log says so.
 func tpmEventLog(c *tpmCase) (wanted, found string, ok bool) {
-	wanted = "no event log, or one that replays to registers 0 to 7"
+	wanted = "no event log, or one that replays to the registers that it covers"
 	if c.ev.EventLog == nil {
 		return wanted, "no event log", true
 	}
-	registers, err := evidence.ReplayTPMLog(c.ev.EventLog)
+	replay, err := evidence.ReplayTPMLog(c.ev.EventLog)
 	if err != nil {
 		return wanted, err.Error(), false
 	}
-	for i, value := range registers {
-		if value != c.ev.Registers[i] {
+	for i, value := range replay.Registers {
+		if replay.Covers(i) && value != c.ev.Registers[i] {
 			return wanted, fmt.Sprintf("register %d replays to %x and is %x", i, value, c.ev.Registers[i]), false
 		}
 	}
@@ -155,14 +156,20 @@ func checkAttestationKey(c claim) (wanted, found string, ok bool) {
 
 // checkPCRs compares the registers that the registration lists values for.
 func checkPCRs(c claim) (wanted, found string, ok bool) {
-	if c.facts.TEE != evidence.TPM {
+	var pcrs owner.PCRs
+	switch {
+	case c.facts.TEE == evidence.TPM && c.registration.TPM != nil:
+		pcrs = c.registration.TPM.PCRs
+	case owner.OnAzure(c.facts.TEE) && c.registration.Azure != nil:
+		pcrs = c.registration.Azure.PCRs
+	case c.facts.TEE != evidence.TPM && !owner.OnAzure(c.facts.TEE):
 		return "no registers of a TPM", "none", true
 	}
-	if c.registration.TPM == nil || len(c.registration.TPM.PCRs) == 0 {
-		return "reference values for tpm", "none", false
+	if len(pcrs) == 0 {
+		return "reference values for the registers", "none", false
 	}
 	for i, value := range c.facts.PCR {
-		if list := c.registration.TPM.Register(i); len(list) > 0 && !slices.Contains(list, value) {
+		if list := pcrs.Register(i); len(list) > 0 && !slices.Contains(list, value) {
 			return fmt.Sprintf("PCR%d %s", i, oneOf(list)), value, false
 		}
 	}

@@ -69,7 +69,7 @@ func newTPMWorld(t testing.TB) *tpmWorld {
 	data, sum := reportData(t), sha256.Sum256([]byte("the initdata"))
 	bound := data.Bytes32()
 	w := &tpmWorld{key: keys[0], extra: bound[:], selection: []byte{0xFF, 0xFF, 0xFF}, magic: 0xFF544347, kind: 0x8018, bank: 0x0B, scheme: 0x14}
-	for _, i := range []int{0, 4, 7} {
+	for _, i := range []int{0, 4, 7, 9} {
 		w.registers[i] = evidence.ExtendTPM([32]byte{}, make([]byte, 32+i))
 	}
 	w.registers[evidence.TPMInitDataRegister] = evidence.ExtendTPM([32]byte{}, sum[:])
@@ -78,7 +78,7 @@ func newTPMWorld(t testing.TB) *tpmWorld {
 		ID: "web", TEEs: []evidence.TEE{evidence.TPM}, InitData: []string{w.in.InitData.String()},
 		TPM: &owner.TPMReference{AttestationKeys: []string{evidence.KeyDigest(spki(t, w.key))}, PCRs: map[string][]string{
 			"0": {fmt.Sprintf("%x", w.registers[0])}, "4": {strings.Repeat("11", 32), fmt.Sprintf("%x", w.registers[4])},
-			"11": {strings.Repeat("00", 32)},
+			"9": {fmt.Sprintf("%x", w.registers[9])}, "11": {strings.Repeat("00", 32)},
 		}},
 	}
 	if err := w.in.Registration.Validate(); err != nil {
@@ -280,7 +280,8 @@ func TestTPMClaimsAndKeysInPEM(t *testing.T) {
 	w.registers = evidence.TPMRegisterValues{8: w.registers[8]}
 	w.registers[0] = evidence.ExtendTPM([32]byte{}, digest[:])
 	w.registers[4] = w.registers[0]
-	for _, i := range []string{"0", "4"} {
+	w.registers[9] = w.registers[0]
+	for _, i := range []string{"0", "4", "9"} {
 		w.in.Registration.TPM.PCRs[i] = []string{fmt.Sprintf("%x", w.registers[0])}
 	}
 	w.log = tpmLog(tpmEvent{0, digest[:]}, tpmEvent{4, digest[:]})

@@ -21,6 +21,9 @@ type Config struct {
 	TDXTestRoot []byte
 	// Collateral is a directory with vcek/HWID/*.der and crl/*.crl, "" for none.
 	Collateral string
+	// KDS is the address of AMD's Key Distribution Service, AMDKDS or a mirror of it; ""
+	// asks nobody. What it sends is kept in Collateral, which must be given then.
+	KDS string
 }
 
 // Verifier judges evidence. It is safe for concurrent use.
@@ -71,7 +74,11 @@ func (d Digest) String() string {
 
 // Supports reports whether there is a verifier for tee.
 func Supports(tee evidence.TEE) bool {
-	return tee == evidence.SNP || tee == evidence.TDX || tee == evidence.TPM || tee == evidence.Sample
+	switch tee {
+	case evidence.SNP, evidence.TDX, evidence.AzSNPvTPM, evidence.AzTDXvTPM, evidence.TPM, evidence.Sample:
+		return true
+	}
+	return false
 }
 
 // Verify judges in. It never panics on hostile evidence and always says why it denies.
@@ -82,13 +89,15 @@ func (v *Verifier) Verify(in Input) Verdict {
 		verdict = v.snp.judge(in, snpChecks())
 	case evidence.TDX:
 		verdict = v.tdx.judge(in, tdxChecks())
+	case evidence.AzSNPvTPM, evidence.AzTDXvTPM:
+		verdict = v.judgeAzure(in, azureChecks(in.TEE))
 	case evidence.TPM:
 		verdict = judgeTPM(in, tpmChecks())
 	case evidence.Sample:
 		verdict = verifySample(in)
 	default:
 		return Verdict{Facts: Facts{TEE: in.TEE}, Findings: []Finding{{
-			Rule: "verifier", Wanted: "a TEE with a verifier: snp, tdx, tpm, sample", Found: string(in.TEE),
+			Rule: "verifier", Wanted: "a TEE with a verifier: snp, tdx, az-snp-vtpm, az-tdx-vtpm, tpm, sample", Found: string(in.TEE),
 		}}}
 	}
 	if verdict.complete {
