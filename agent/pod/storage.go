@@ -19,7 +19,7 @@ import (
 
 const (
 	driverEphemeral = "ephemeral" // a tmpfs of its own
-	driverLocal     = "local"     // the same without a size
+	driverLocal     = "local"     // a directory of the pod's, on scratch where there is one
 	// maxVolumes bounds the memory-backed volumes of a pod.
 	maxVolumes = 64
 )
@@ -154,6 +154,9 @@ func (s *Service) release(v *volume) error {
 	if err := unmount(v.options.path); err != nil {
 		return err
 	}
+	if v.options.driver == driverLocal {
+		return os.RemoveAll(v.options.path)
+	}
 	return os.Remove(v.options.path)
 }
 
@@ -167,10 +170,36 @@ func (o volumeOptions) make(root string) error {
 		return fmt.Errorf("making volume %s: %w", o.path, err)
 	}
 	defer unix.Close(fd)
+	if o.driver == driverLocal {
+		if err := o.bindSelf(fd); err != nil {
+			return errors.Join(fmt.Errorf("making volume %s: %w", o.path, err), unmount(o.path), os.Remove(o.path))
+		}
+		return nil
+	}
 	if err := unix.Mount("tmpfs", fmt.Sprintf("/proc/self/fd/%d", fd), "tmpfs", o.flags(), o.data()); err != nil {
 		return errors.Join(fmt.Errorf("mounting volume %s: %w", o.path, err), os.Remove(o.path))
 	}
 	return nil
+}
+
+// bindSelf gives the directory its owner and mode and mounts it on itself, so that what lies on it is held to the
+// volume's mount flags and no rename leads out of it.
+func (o volumeOptions) bindSelf(fd int) error {
+	here := fmt.Sprintf("/proc/self/fd/%d", fd)
+	mode := o.mode
+	if o.gid >= 0 {
+		if err := os.Chown(here, 0, o.gid); err != nil {
+			return err
+		}
+		mode |= unix.S_ISGID
+	}
+	if err := unix.Chmod(here, mode); err != nil {
+		return err
+	}
+	if err := unix.Mount(here, here, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	return unix.Mount("", o.path, "", unix.MS_BIND|unix.MS_REMOUNT|o.flags(), "")
 }
 
 func (o volumeOptions) flags() uintptr {
