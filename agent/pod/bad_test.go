@@ -246,7 +246,7 @@ func TestRootTwoReaders(t *testing.T) {
 func TestRootClientVanishesInMidCreate(t *testing.T) {
 	g := startGuest(t)
 	g.sandbox(t)
-	g.images.wait = make(chan struct{})
+	g.images.wait, g.images.begun = make(chan struct{}), make(chan struct{}, 1)
 	conn, err := net.Dial("unix", g.socket)
 	if err != nil {
 		t.Fatal(err)
@@ -254,14 +254,9 @@ func TestRootClientVanishesInMidCreate(t *testing.T) {
 	other := kata.NewTTRPCAgentServiceClient(ttrpc.NewClient(conn))
 	done := make(chan error, 1)
 	go func() { done <- errOf(other.CreateContainer(within(t), request("orphan", "true"))) }()
-	for deadline := time.Now().Add(timeLimit); ; time.Sleep(time.Millisecond) {
-		err := errOf(g.CreateContainer(within(t), request("orphan", "true")))
-		if status.Code(err) == codes.AlreadyExists {
-			break // the other one has the id
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(err)
-		}
+	<-g.images.begun
+	if err := errOf(g.CreateContainer(within(t), request("orphan", "true"))); status.Code(err) != codes.AlreadyExists {
+		t.Fatalf("got %v, want an id that is taken", err)
 	}
 	if err := conn.Close(); err != nil {
 		t.Fatal(err)

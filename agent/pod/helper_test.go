@@ -42,11 +42,16 @@ type images struct {
 	mu      sync.Mutex
 	opened  int
 	wait    chan struct{}           // a pull ends when it is closed; nil is at once
+	begun   chan struct{}           // gets one for each pull that waits, where there is room
 	extra   func(root string) error // what an image has besides
 }
 
 func (i *images) Open(ctx context.Context, reference, dir string) (*pod.Image, error) {
 	if i.wait != nil {
+		select {
+		case i.begun <- struct{}{}:
+		default:
+		}
 		select {
 		case <-i.wait:
 		case <-ctx.Done():
