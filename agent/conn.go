@@ -193,6 +193,13 @@ func (c *conn) follow(p []byte) {
 	}
 }
 
+// unanswered counts the requests whose answer has not been written.
+func (c *conn) unanswered() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.pending)
+}
+
 func (c *conn) release(id uint32) {
 	c.mu.Lock()
 	size, ok := c.pending[id]

@@ -21,6 +21,7 @@ import (
 const (
 	connectionsMax = 16 // a runtime uses one or two; 16 with pendingBytes each fit a 256 MiB guest
 	stopTimeout    = 3 * time.Second
+	answerPoll     = 2 * time.Millisecond
 )
 
 // Config is what a [Server] needs. All of it but Handlers is required.
@@ -124,6 +125,9 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 func (s *Server) stop(cancel context.CancelFunc) {
 	grace, done := context.WithTimeout(context.Background(), stopTimeout)
 	defer done()
+	// The library takes a connection for idle while its first request is being handled, and would cut it off:
+	// DestroySandbox, which ends the server, would not be answered.
+	s.answered(grace)
 	_ = s.ttrpc.Shutdown(grace) // its only error is the end of the grace period, which is dealt with here
 	cancel()
 	s.mu.Lock()
@@ -134,6 +138,22 @@ func (s *Server) stop(cancel context.CancelFunc) {
 		c.shut()
 	}
 	s.gone.Wait()
+}
+
+// answered waits until no request is without its answer, or ctx ends.
+func (s *Server) answered(ctx context.Context) {
+	for s.unanswered() > 0 && ctx.Err() == nil {
+		time.Sleep(answerPoll)
+	}
+}
+
+func (s *Server) unanswered() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		n += c.unanswered()
+	}
+	return n
 }
 
 // adopt puts a connection under the server's limits, or returns nil when there is no room for it.

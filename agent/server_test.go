@@ -180,6 +180,42 @@ func unguarded(s *Server) {
 	s.ttrpc = server
 }
 
+// TestTheRequestThatEndsTheServerIsAnswered: DestroySandbox switches the machine off, and
+// kata's runtime takes a connection that closes in place of an answer for a failure.
+func TestTheRequestThatEndsTheServerIsAnswered(t *testing.T) {
+	s, err := NewServer(Config{Version: "1", Door: new(Door), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	unguarded(s)
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	s.ttrpc.RegisterService("test.Wait", &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
+		"Wait": func(context.Context, func(any) error) (any, error) {
+			end()
+			time.Sleep(20 * time.Millisecond)
+			return &emptypb.Empty{}, nil
+		},
+	}})
+	address, err := ParseAddress("unix://" + filepath.Join(t.TempDir(), "agent.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := address.Listen(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ctx, l) }()
+	if err := client(t, l.Addr().String()).Call(t.Context(), "test.Wait", "Wait", &emptypb.Empty{}, &emptypb.Empty{}); err != nil {
+		t.Errorf("the call ended with %v", err)
+	}
+	end()
+	if err := <-served; err != nil {
+		t.Errorf("serving ended with %v", err)
+	}
+}
+
 func TestClientDeadlineEndsTheHandler(t *testing.T) {
 	ended := make(chan error, 1)
 	c := client(t, startServer(t, new(Door), unguarded, waiting(ended)))
