@@ -113,6 +113,8 @@ func (s *Service) oomEvent(ctx context.Context, _ *kata.GetOOMEventRequest) (*ka
 	select {
 	case id := <-s.ooms:
 		return &kata.OOMEvent{ContainerId: id}, nil
+	case <-s.over: // kata's runtime always has one of these requests open
+		return nil, fail(codes.Unavailable, "the sandbox has been destroyed")
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

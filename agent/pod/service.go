@@ -106,6 +106,7 @@ type Start struct {
 type Service struct {
 	cfg  Config
 	ooms chan string
+	over chan struct{} // closed when the sandbox has been: nobody waits for its events any more
 
 	mu         sync.Mutex // guards what follows
 	sandbox    *sandbox   // nil before CreateSandbox
@@ -127,7 +128,7 @@ func New(cfg Config) (*Service, error) {
 	if !filepath.IsAbs(cfg.Dir) || cfg.Runtime == nil || cfg.Images == nil || !filepath.IsAbs(cfg.Pause) || cfg.Log == nil {
 		return nil, errors.New("making the pod service: directory, runtime, images, pause program and log are required")
 	}
-	return &Service{cfg: cfg, ooms: make(chan string, oomBacklog), containers: map[string]*entry{}, volumes: map[string]*volume{}, trees: map[string]bool{}}, nil
+	return &Service{cfg: cfg, ooms: make(chan string, oomBacklog), over: make(chan struct{}), containers: map[string]*entry{}, volumes: map[string]*volume{}, trees: map[string]bool{}}, nil
 }
 
 // Handlers are the served methods of grpc.AgentService, by their names.
@@ -260,6 +261,9 @@ func (s *Service) Close(ctx context.Context) error {
 		}
 	}
 	box := s.sandbox
+	if !s.ended {
+		close(s.over)
+	}
 	s.sandbox, s.ended = nil, true
 	s.mu.Unlock()
 	var errs []error

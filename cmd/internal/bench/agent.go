@@ -191,20 +191,7 @@ func (f *agentFixture) layout() (reference string, err error) {
 
 // containerStart measures CreateContainer and StartContainer, the image present,
 // beside runc create and start over the same files.
-func containerStart(ctx context.Context) ([]figure, error) {
-	f, err := prepareAgent(ctx, benchRego)
-	if err != nil {
-		return nil, err
-	}
-	defer f.close()
-	p, err := startAgent(ctx, f.dir, f.config)
-	if err != nil {
-		return nil, err
-	}
-	defer p.stop() //nolint:errcheck // the figures are taken
-	if err := p.openPod(ctx); err != nil {
-		return nil, err
-	}
+func containerStart(ctx context.Context, f *agentFixture, p *agentProcess) ([]figure, error) {
 	if err := writeRuncBundle(f.dir); err != nil {
 		return nil, err
 	}
@@ -227,6 +214,26 @@ func containerStart(ctx context.Context) ([]figure, error) {
 		name: "container-start", unit: "ms", value: value, peer: "runc", peerValue: peer, ratio: peer / value,
 		budget: "ratio>=0.8,<=60", met: peer/value >= 0.8 && value <= 60,
 	}}, nil
+}
+
+// inPod is a measurement with an agent of its own, whose sandbox is there.
+func inPod(measure func(context.Context, *agentFixture, *agentProcess) ([]figure, error)) func(context.Context) ([]figure, error) {
+	return func(ctx context.Context) ([]figure, error) {
+		f, err := prepareAgent(ctx, benchRego)
+		if err != nil {
+			return nil, err
+		}
+		defer f.close()
+		p, err := startAgent(ctx, f.dir, f.config)
+		if err != nil {
+			return nil, err
+		}
+		defer p.stop() //nolint:errcheck // the figures are taken
+		if err := p.openPod(ctx); err != nil {
+			return nil, err
+		}
+		return measure(ctx, f, p)
+	}
 }
 
 // openPod waits for the door and makes the sandbox.
@@ -347,20 +354,7 @@ func idleRSS(ctx context.Context) ([]figure, error) {
 }
 
 // loadedRSS measures the agent's memory with containers that run.
-func loadedRSS(ctx context.Context) ([]figure, error) {
-	f, err := prepareAgent(ctx, benchRego)
-	if err != nil {
-		return nil, err
-	}
-	defer f.close()
-	p, err := startAgent(ctx, f.dir, f.config)
-	if err != nil {
-		return nil, err
-	}
-	defer p.stop() //nolint:errcheck // the figures are taken
-	if err := p.openPod(ctx); err != nil {
-		return nil, err
-	}
+func loadedRSS(ctx context.Context, f *agentFixture, p *agentProcess) ([]figure, error) {
 	for i := range loadedContainers {
 		if err := p.start(ctx, fmt.Sprintf("bench%d", i), f.image, "/bin/sleep", "100"); err != nil {
 			return nil, err

@@ -23,20 +23,7 @@ const (
 
 // stream measures a container's output through ReadStdout at two rates, as the reader
 // sets them, and the share of one core that the agent takes for it.
-func stream(ctx context.Context) ([]figure, error) {
-	f, err := prepareAgent(ctx, benchRego)
-	if err != nil {
-		return nil, err
-	}
-	defer f.close()
-	p, err := startAgent(ctx, f.dir, f.config)
-	if err != nil {
-		return nil, err
-	}
-	defer p.stop() //nolint:errcheck // the figures are taken
-	if err := p.openPod(ctx); err != nil {
-		return nil, err
-	}
+func stream(ctx context.Context, f *agentFixture, p *agentProcess) ([]figure, error) {
 	var figures []figure
 	for _, rate := range []float64{1, 200} {
 		id := fmt.Sprintf("stream%.0f", rate)

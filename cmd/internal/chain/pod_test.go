@@ -34,6 +34,7 @@ default WaitProcessRequest := true
 default SignalProcessRequest := true
 default RemoveContainerRequest := true
 default DestroySandboxRequest := true
+default GetOOMEventRequest := true
 default CopyFileRequest := true
 default CreateContainerRequest := false
 
@@ -158,13 +159,23 @@ func TestPod(t *testing.T) {
 	wantRefused(t, "exec", second(g.ExecProcess(within(t), &kata.ExecProcessRequest{ContainerId: "app", ExecId: "e", Process: &kata.Process{Args: []string{"sh"}}})), "ExecProcessRequest is blocked by policy")
 	wantRefused(t, "copy outside", second(g.CopyFile(within(t), &kata.CopyFileRequest{Path: "/etc/passwd", FileMode: unix.S_IFREG | 0o644})), "CopyFileRequest is blocked by policy")
 	wantRefused(t, "another policy", second(g.SetPolicy(within(t), &kata.SetPolicyRequest{Policy: "package agent_policy"})), "SetPolicyRequest is blocked by policy")
+	waiting := make(chan error, 1)
+	go func() { waiting <- second(g.GetOOMEvent(within(t), &kata.GetOOMEventRequest{})) }()
+	time.Sleep(50 * time.Millisecond)
+	destroyed := time.Now()
 	if _, err := g.DestroySandbox(within(t), &kata.DestroySandboxRequest{}); err != nil {
 		t.Error(err)
+	}
+	if err := <-waiting; status.Code(err) != codes.Unavailable {
+		t.Errorf("the request for an event ended with %v, want %v", err, codes.Unavailable)
 	}
 	select {
 	case err := <-g.ended:
 		if err != nil {
 			t.Errorf("the agent ended with %v", err)
+		}
+		if took := time.Since(destroyed); took > 2*time.Second {
+			t.Errorf("the agent took %v to end", took)
 		}
 		g.ended <- err
 	case <-time.After(30 * time.Second):
