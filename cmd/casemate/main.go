@@ -129,7 +129,10 @@ func verbs() []verb {
 		{"explain", "attestation [--transcript F] [--audit F]", "print what the last handshake sent and why it was denied", runExplain},
 		{"doctor", "[PLATFORM]", "print what proves firmware, kernel, agent and initdata here, and who signs it", runDoctor},
 		{"volume", "create|open|close …", "make, map or unmap an encrypted volume that configuration names", runVolume},
-		{"serve", "", "serve the key provider, the attestation agent, the data hub and REST as configured", runServe},
+		{"serve", "", "serve the key provider, the attestation agent, the data hub, REST and containers as configured", runServe},
+		{"ps", "[--json]", "list the containers of casemate serve", runPS},
+		{"logs", "[--follow] NAME", "print the end of a container's output", runLogs},
+		{"stop", "NAME", "end a container and keep it down", runStop},
 		{"version", "", "print the version", runVersion},
 	}
 }

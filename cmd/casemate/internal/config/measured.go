@@ -47,6 +47,9 @@ type Measured struct {
 
 	// Volumes are the persistent volumes that may be created and opened, by their names.
 	Volumes map[string]Volume `toml:"volume"`
+
+	// Containers are started by casemate serve.
+	Containers []Container `toml:"container"`
 }
 
 // KBS names the relying party and what proves that it is the one meant.
@@ -185,7 +188,7 @@ func (m Measured) check() error {
 	if m.EventLog.Require && !m.EventLog.Enable {
 		return errors.New("eventlog.require: want eventlog.enable with it")
 	}
-	return errors.Join(checkCredentials(m.Credentials), m.Vault.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
+	return errors.Join(checkCredentials(m.Credentials), m.Vault.check(), checkVolumes(m.Volumes), checkContainers(m.Containers), m.Services.check(m.own()))
 }
 
 // own lists the secrets that the guest fetches for itself.
@@ -296,6 +299,12 @@ func (m Measured) join(o Measured) (Measured, error) {
 	}
 	if len(m.Credentials) == 0 {
 		m.Credentials = o.Credentials
+	}
+	if len(m.Containers) > 0 && len(o.Containers) > 0 && !equalContainers(m.Containers, o.Containers) {
+		failures = append(failures, errors.New("containers are set twice, and differ"))
+	}
+	if len(m.Containers) == 0 {
+		m.Containers = o.Containers
 	}
 	var err error
 	if m.Volumes, err = joinVolumes(m.Volumes, o.Volumes); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"reflect"
 	"regexp"
 	"slices"
@@ -38,6 +39,9 @@ type Volume struct {
 	Size int64 `toml:"size"`
 	// Header is the absolute path of a detached header.
 	Header string `toml:"header"`
+	// Device is the absolute path at which casemate serve finds the volume for containers. Whatever lies there is only
+	// opened if it is what the other keys say.
+	Device string `toml:"device"`
 	// OwnHeader says that casemate made the volume: its header must be authenticated by the volume's key.
 	OwnHeader *bool `toml:"own_header"`
 }
@@ -71,6 +75,8 @@ func (v Volume) check() error {
 		return errors.New("sector_size and offset: want both")
 	case *v.SectorSize < 0 || *v.Offset < 0 || v.Size < 0:
 		return fmt.Errorf("sector_size %d, offset %d, size %d: want none below 0", *v.SectorSize, *v.Offset, v.Size)
+	case v.Device != "" && (!strings.HasPrefix(v.Device, "/dev/") || path.Clean(v.Device) != v.Device):
+		return fmt.Errorf("device %q: want a clean path below /dev", v.Device)
 	case v.OwnHeader == nil:
 		return errors.New("own_header: want true, or false for a volume that casemate did not make")
 	}
