@@ -30,7 +30,7 @@ COLD    := github.com/open-policy-agent github.com/lestrrat-go github.com/vektah
 SMALL   := $(foreach p,$(COLD),-gcflags=$(p)/...=-l)
 STATIC  := -s -w -buildid= -linkmode external -extldflags "-static -Wl,--build-id=none"
 
-.PHONY: all setup build build-twice size test unit interop root vm fuzz soak bench demo lint generate clean
+.PHONY: all setup build deb build-twice size test unit interop root vm fuzz soak bench demo lint generate clean
 
 all: build
 
@@ -59,6 +59,10 @@ bin/casemate-testsnp: | $(SYSROOT)
 
 bin/keybroker bin/casemate-build:
 	CGO_ENABLED=0 $(GO) build $(REPRO) -tags '$(TAGS)' -ldflags '-s -w -buildid=' -o $@ ./cmd/$(@F)
+
+# The Debian packages, in build/deb: the same programs and SOURCE_DATE_EPOCH give the same bytes.
+deb: build
+	@cmd/internal/deb/build build/deb
 
 # Two builds of the committed tree, in two directories of different depth with
 # their own caches, must give one hash.

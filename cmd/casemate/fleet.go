@@ -48,7 +48,7 @@ type fleet struct {
 
 	// The rest lives from serve's start to its end.
 	runtime *container.Runtime
-	volumes []*storage.SecureMounts
+	undo    []func() error // of the volumes, in the order in which they were opened
 }
 
 // newFleet prepares the declared containers. client is nil where no KBS is configured.
@@ -169,6 +169,7 @@ func (f *fleet) openVolumes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	f.undo = append(f.undo, control.Close)
 	for _, name := range names {
 		c, err := volumeConfig(f.m.conf, name)
 		if err != nil {
@@ -178,17 +179,35 @@ func (f *fleet) openVolumes(ctx context.Context) error {
 		if err := storage.CloseNamed(control, name); err != nil && !errors.Is(err, unix.ENXIO) {
 			return err
 		}
-		mounts := &storage.SecureMounts{Volumes: storage.Volumes{Mapper: control, Keys: volumeKeys{f.m}}, Measured: []storage.VolumeConfig{c}}
-		err = f.m.steps.do("open volume "+name, func() error {
-			return mounts.Mount(ctx, storage.SecureMount{
-				DevicePath: f.m.conf.Volumes[name].Device, Encrypted: true, Key: c.Key, FileSystem: true, MountPoint: f.volumeDir(name),
-			})
-		})
+		err = f.m.steps.do("open volume "+name, func() error { return f.openVolume(ctx, control, c) })
 		if err != nil {
 			return err
 		}
-		f.volumes = append(f.volumes, mounts)
 	}
+	return nil
+}
+
+// openVolume maps and mounts one volume. Its blocks are authenticated, but data is no place
+// for devices or set-uid programs; and once a block of the file system's own does not
+// read, nothing is written that would be based on it.
+func (f *fleet) openVolume(ctx context.Context, control *devmapper.Control, c storage.VolumeConfig) error {
+	device, err := filepath.EvalSymlinks(f.m.conf.Volumes[c.Name].Device)
+	if err != nil {
+		return err
+	}
+	v, err := storage.Volumes{Mapper: control, Keys: volumeKeys{f.m}}.Open(ctx, c, device)
+	if err != nil {
+		return err
+	}
+	f.undo = append(f.undo, v.Close)
+	dir := f.volumeDir(c.Name)
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the mount hides it
+		return err
+	}
+	if err := unix.Mount(v.Path, dir, "ext4", unix.MS_NOATIME|unix.MS_NODEV|unix.MS_NOSUID, "errors=remount-ro"); err != nil {
+		return fmt.Errorf("mounting volume %s: %w", c.Name, err)
+	}
+	f.undo = append(f.undo, func() error { return unix.Unmount(dir, unix.UMOUNT_NOFOLLOW) })
 	return nil
 }
 
@@ -201,8 +220,8 @@ func (f *fleet) close(ctx context.Context, list []*declared) error {
 		}
 	}
 	errs = append(errs, f.images.Close())
-	for _, v := range slices.Backward(f.volumes) {
-		errs = append(errs, v.CloseAll())
+	for _, undo := range slices.Backward(f.undo) {
+		errs = append(errs, undo())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err // a directory in which something is mounted stays

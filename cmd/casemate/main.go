@@ -44,6 +44,8 @@ func (e exitStatus) Error() string { return fmt.Sprintf("the container ended wit
 
 func main() {
 	container.Init() // does not return in a container's first process
+	// Modes are what the code says. Under a service manager's 0077 a container's root would be closed to its users.
+	syscall.Umask(0o022)
 	if isPause() {
 		pause()
 	}

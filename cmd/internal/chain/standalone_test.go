@@ -57,7 +57,7 @@ func (w *world) alone(t *testing.T, d fixture.InitData) *aloneGuest {
 	if err := fixture.GuestConfig(g.config, w.chip, d.File, w.registry.Addr, "/run/casemate/image"); err != nil {
 		t.Fatal(err)
 	}
-	g.start(t, "unshare", "--mount", "--propagation", "private", "sh", "-c", `mount -t tmpfs run /run && exec "$0" "$@"`)
+	g.start(t, "unshare", "--mount", "--propagation", "private", "sh", "-c", `umask 077 && mount -t tmpfs run /run && exec "$0" "$@"`)
 	return g
 }
 
@@ -160,6 +160,16 @@ func (g *aloneGuest) finish(t *testing.T) {
 	}
 }
 
+// nameservers counts the lines of the guest's resolv.conf, which containers share.
+func nameservers(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(strings.FieldsFunc(string(text), func(r rune) bool { return r == '\n' }))
+}
+
 // alive says whether a process is there and no zombie.
 func alive(pid int) bool {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
@@ -190,7 +200,7 @@ func TestStandalone(t *testing.T) {
 	}
 	d, err := fixture.WriteInitData(t.Context(), program("casemate-build"), w.path("initdata-alone.toml"), fixture.InitDataOptions{
 		Workload: "alone", KBS: w.broker.URL, Cert: w.broker.Cert, Policy: w.policy,
-		Casemate: declare("web", image, `trap 'echo bye; exit 0' TERM; echo "web $WHO $WORD $(/bin/busybox id -u)"; while :; do /bin/busybox sleep 0.1; done`,
+		Casemate: declare("web", image, `trap 'echo bye; exit 0' TERM; echo "web $WHO $WORD $(/bin/busybox id -u) $(/bin/busybox grep -c . /etc/resolv.conf)"; while :; do /bin/busybox sleep 0.1; done`,
 			fmt.Sprintf("env = ['WHO=here']\nsealed_env = [%q]\nrestart = 'always'\nuser = '7:8'", "WORD="+string(sealed))) +
 			declare("once", image, "echo once; exit 3", "") +
 			declare("flappy", image, `echo try; exit 1`, "restart = 'on-failure'") +
@@ -217,9 +227,9 @@ func TestStandalone(t *testing.T) {
 			}
 			time.Sleep(50 * time.Millisecond)
 		}
-		t.Errorf("logs of %s: got %q, %v, want %q", name, out, err, want)
+		t.Errorf("logs of %s: got %.500q, %v, want %q", name, out, err, want)
 	}
-	logs("web", "web here canary word 7\n")
+	logs("web", fmt.Sprintf("web here canary word 7 %d\n", nameservers(t)))
 	once := g.until(t, "once", "exited", func(s aloneStatus) bool { return s.State == "exited" })
 	if once.ExitCode == nil || *once.ExitCode != 3 || once.Restarts != 0 {
 		t.Errorf("once: got %+v, want status 3 and no restart", once)
