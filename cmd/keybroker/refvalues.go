@@ -109,6 +109,9 @@ func showReferenceValues(out io.Writer, r owner.Registration) {
 	if r.TestRoots {
 		fmt.Fprintln(out, "test_roots   true: evidence may prove nothing about hardware")
 	}
+	if r.Debug {
+		fmt.Fprintln(out, "debug        true: secrets go to guests in which the host has a shell")
+	}
 	showTDX(out, r.TDX)
 	showTPM(out, r.TPM)
 	if r.SNP == nil {

@@ -63,6 +63,9 @@ func register(ctx context.Context, s streams, f ownerFlags, file, policyFile str
 	if registration.TestRoots {
 		fmt.Fprintf(s.out, "test_roots = true: this workload trusts evidence that proves nothing about hardware\n")
 	}
+	if registration.Debug {
+		fmt.Fprintf(s.out, "debug = true: this workload's secrets go to guests in which the host has a shell\n")
+	}
 	return nil
 }
 

@@ -37,7 +37,7 @@ func (r *Registration) Validate() error {
 	if len(r.Policy) > MaxPolicySize {
 		return fmt.Errorf("workload %s: policy is %d bytes, at most %d allowed", r.ID, len(r.Policy), MaxPolicySize)
 	}
-	for _, check := range []func() error{r.validateTEEs, r.validateInitData, r.validateSNP, r.validateTDX, r.validateTPM} {
+	for _, check := range []func() error{r.validateTEEs, r.validateInitData, r.validateSNP, r.validateTDX, r.validateTPM, r.validateDebug} {
 		if err := check(); err != nil {
 			return fmt.Errorf("workload %s: %w", r.ID, err)
 		}
@@ -60,6 +60,29 @@ func (r *Registration) validateTEEs() error {
 	// Sample evidence never becomes affirming, so the built-in policy denies it.
 	if r.Takes(evidence.Sample) && r.Policy == "" {
 		return errors.New(`tee "sample" proves nothing and is never affirming: only a policy of the workload's own can release to it`)
+	}
+	return nil
+}
+
+// DebugValues reports whether the reference values for tee are those of debug images.
+func (r *Registration) DebugValues(tee evidence.TEE) bool {
+	switch tee {
+	case evidence.SNP:
+		return r.SNP != nil && r.SNP.Debug
+	case evidence.TDX:
+		return r.TDX != nil && r.TDX.Debug
+	case evidence.TPM:
+		return r.TPM != nil && r.TPM.Debug
+	}
+	return false
+}
+
+// validateDebug keeps values of debug images out of a workload that is not for debugging.
+func (r *Registration) validateDebug() error {
+	for _, tee := range r.TEEs {
+		if r.DebugValues(tee) && !r.Debug {
+			return fmt.Errorf("the %s reference values are those of a debug image, which gives its host a shell: want debug = true above all tables", tee)
+		}
 	}
 	return nil
 }

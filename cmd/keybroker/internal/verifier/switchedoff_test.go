@@ -54,6 +54,7 @@ func (s *sentence) without(rule string) (v Verdict) {
 	case evidence.TPM:
 		v = judgeTPM(s.in, off(tpmChecks(), rule))
 	}
+	v.Facts.Debug = s.in.debugGuest()
 	if v.complete {
 		findings, _ := run(off(registrationChecks(), rule), claim{facts: v.Facts, registration: s.in.Registration})
 		v.Findings = append(v.Findings, findings...)

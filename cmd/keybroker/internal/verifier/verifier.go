@@ -50,6 +50,8 @@ type Input struct {
 	ReportData evidence.ReportData
 	// InitData is the digest of the initdata document that came along.
 	InitData Digest
+	// Debug says that the initdata is a debug guest's. A debug guest attests with no other.
+	Debug bool
 	// Registration is what the guest claims to be.
 	Registration owner.Registration
 	Now          time.Time
@@ -74,6 +76,9 @@ func Supports(tee evidence.TEE) bool {
 	return tee == evidence.SNP || tee == evidence.TDX || tee == evidence.TPM || tee == evidence.Sample
 }
 
+// debugGuest reports whether the initdata or the values to match are a debug image's.
+func (in Input) debugGuest() bool { return in.Debug || in.Registration.DebugValues(in.TEE) }
+
 // Verify judges in. It never panics on hostile evidence and always says why it denies.
 func (v *Verifier) Verify(in Input) Verdict {
 	var verdict Verdict
@@ -91,6 +96,7 @@ func (v *Verifier) Verify(in Input) Verdict {
 			Rule: "verifier", Wanted: "a TEE with a verifier: snp, tdx, tpm, sample", Found: string(in.TEE),
 		}}}
 	}
+	verdict.Facts.Debug = in.debugGuest()
 	if verdict.complete {
 		verdict.Findings = append(verdict.Findings, Recheck(verdict.Facts, in.Registration)...)
 	}
