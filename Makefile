@@ -48,7 +48,7 @@ $(SYSROOT):
 	@ln -sfn /usr/include/seccomp-syscalls.h $@/include/seccomp-syscalls.h
 	@ln -sfn /usr/lib/$(ARCHDIR)/libseccomp.a $@/lib/libseccomp.a
 
-.PHONY: bin/casemate bin/casemate-testsnp bin/keybroker bin/casemate-build
+.PHONY: bin/casemate bin/casemate-debug bin/casemate-testsnp bin/keybroker bin/casemate-build
 bin/casemate: | $(SYSROOT)
 	$(MUSL) $(GO) build $(REPRO) $(SMALL) -tags '$(TAGS) muslshim' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
 
@@ -56,6 +56,11 @@ bin/casemate: | $(SYSROOT)
 # the demo and the end-to-end tests of machines without a TEE. Never released.
 bin/casemate-testsnp: | $(SYSROOT)
 	$(MUSL) $(GO) build $(REPRO) $(SMALL) -tags '$(TAGS) muslshim testsnp' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
+
+# The guest program with a shell on the console and free exec, for rootfs --debug.
+# keybroker refuses its guests unless the workload says debug. Never released.
+bin/casemate-debug: | $(SYSROOT)
+	$(MUSL) $(GO) build $(REPRO) $(SMALL) -tags '$(TAGS) muslshim debug' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
 
 bin/keybroker bin/casemate-build:
 	CGO_ENABLED=0 $(GO) build $(REPRO) -tags '$(TAGS)' -ldflags '-s -w -buildid=' -o $@ ./cmd/$(@F)
@@ -80,6 +85,7 @@ unit:
 	$(GO) vet -tags '$(TAGS)' ./...
 	@.ci/gotest -tags '$(TAGS)' ./...
 	@.ci/gotest -tags '$(TAGS) testsnp sample' ./agent/attest/...
+	@.ci/gotest -tags '$(TAGS) debug' -run Debug ./cmd/casemate
 	@.ci/gotest -tags '$(TAGS) vmtest' ./rootfs/vmtest/remote
 
 # Packages that hold tests behind the tag $(1).

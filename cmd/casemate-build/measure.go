@@ -54,6 +54,11 @@ func (o *measureOutput) print(r measured.Result, part string) error {
 		}
 		return err
 	}
+	if r.Debug() {
+		if _, err := fmt.Fprintln(o.out, "DEBUG GUEST: the host has a shell in it; keybroker refuses it unless the registration says debug = true"); err != nil {
+			return err
+		}
+	}
 	width := 0
 	for _, v := range r.Values {
 		width = max(width, len(v.Name))
@@ -64,6 +69,14 @@ func (o *measureOutput) print(r measured.Result, part string) error {
 		}
 	}
 	return nil
+}
+
+// debugLine marks the values of a debug guest in a registration.
+func debugLine(r measured.Result) string {
+	if !r.Debug() {
+		return ""
+	}
+	return "# Of a debug guest: the registration must say debug = true above all tables.\ndebug = true\n"
 }
 
 // tomlList is a list of a registration with a line for each value, the same value

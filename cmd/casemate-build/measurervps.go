@@ -37,6 +37,9 @@ func rvpsName(kind, name string) string {
 }
 
 func printRVPS(w io.Writer, r measured.Result) error {
+	if r.Debug() {
+		return errors.New("the values are those of a debug guest: RVPS has no mark for them")
+	}
 	values := make(map[string][]string)
 	for _, v := range r.Values {
 		if name := rvpsName(r.Kind, v.Name); name != "" && !slices.Contains(values[name], v.Hex) {

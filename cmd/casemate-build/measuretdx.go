@@ -66,7 +66,7 @@ func (m *measureTDX) run() error {
 		lists = append(lists, "rtmr1", "rtmr2")
 	}
 	var part strings.Builder
-	part.WriteString("[tdx]\n")
+	part.WriteString("[tdx]\n" + debugLine(r))
 	if m.uki == "" && m.kernel == "" {
 		part.WriteString("# Without rtmr1 and rtmr2: any kernel and command line match.\n")
 	}

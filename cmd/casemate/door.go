@@ -50,7 +50,7 @@ func (m *machine) openDoor(door *agent.Door) error {
 	if err != nil {
 		return park(door, "policy", "the policy of initdata cannot be loaded", err)
 	}
-	door.Open(p)
+	door.Open(debugPolicy(p))
 	return nil
 }
 

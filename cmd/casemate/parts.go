@@ -69,6 +69,9 @@ func (s source) open(ctx context.Context) (*machine, error) {
 	if err := m.steps.do("check initdata against a fresh report", func() error { return m.bindInitData(ctx) }); err != nil {
 		return nil, err
 	}
+	if err := m.checkDebug(); err != nil {
+		return nil, err
+	}
 	if err := m.openEvents(eventlog.DefaultDir, eventlog.DefaultMeasurements); err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@
 // the building machine goes in, and none of the builders needs root.
 //
 // Refused: set-uid, set-gid and sticky modes but /tmp's, files and directories that
-// others may write, shells and scripts, names that are no clean absolute paths, two
+// others may write, shells but in debug guests, which are marked, scripts, names that are no clean absolute paths, two
 // entries of one name, entries below a file or a link.
 //
 // Specifications: kata-containers 4.1, tools/osbuilder (root file system and verity

@@ -27,6 +27,9 @@ type Measured struct {
 	// Workload selects the registration at the relying party. It comes from
 	// initdata alone and authorises nothing.
 	Workload string `toml:"workload"`
+	// Debug is true in the initdata of a debug guest, where the relying party reads it. Such a
+	// guest takes no other initdata, and no other guest takes this.
+	Debug bool `toml:"debug"`
 	// InitData is the file that holds the initdata of a guest that has no
 	// initdata device. The bytes in it are still checked against the evidence.
 	InitData string `toml:"initdata"`
@@ -125,6 +128,9 @@ func Load(path string) (Measured, error) {
 	if m.Workload != "" {
 		return Measured{}, fmt.Errorf("reading the measured configuration %s: workload belongs into initdata, which the relying party compares", path)
 	}
+	if m.Debug {
+		return Measured{}, fmt.Errorf("reading the measured configuration %s: debug belongs into initdata, which the relying party compares", path)
+	}
 	return m, nil
 }
 
@@ -204,6 +210,9 @@ func (m Measured) own() []string {
 // measured configuration switched off.
 func (m Measured) Weaknesses() []string {
 	var list []string
+	if m.Debug {
+		list = append(list, "debug: the host has a shell in this guest")
+	}
 	if m.KBS.PlainHTTP {
 		list = append(list, "kbs.plain_http: the KBS is not authenticated; whoever is on the path may answer in its place")
 	}
@@ -289,6 +298,7 @@ func (m Measured) join(o Measured) (Measured, error) {
 	list("image.insecure_registries", &m.Image.InsecureRegistries, o.Image.InsecureRegistries)
 	list("image.roots", &m.Image.Roots, o.Image.Roots)
 	list("services.rest_resources", &m.Services.RESTResources, o.Services.RESTResources)
+	m.Debug = m.Debug || o.Debug
 	m.Services.GetToken = m.Services.GetToken || o.Services.GetToken
 	m.Services.RESTToken = m.Services.RESTToken || o.Services.RESTToken
 	m.EventLog.Enable = m.EventLog.Enable || o.EventLog.Enable
