@@ -27,10 +27,10 @@ func newRootfs(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "rootfs COMMAND", Short: "Build the measured guest", Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, args []string) error {
-			return usagef("want initramfs, image, uki, overlay or check, got %q", args)
+			return usagef("want initramfs, image, uki, overlay, extension or check, got %q", args)
 		},
 	}
-	c.AddCommand(newRootfsInitramfs(s), newRootfsImage(s), newRootfsUKI(s), newRootfsOverlay(s), newRootfsCheck(s))
+	c.AddCommand(newRootfsInitramfs(s), newRootfsImage(s), newRootfsUKI(s), newRootfsOverlay(s), newRootfsExtension(s), newRootfsCheck(s))
 	return c
 }
 

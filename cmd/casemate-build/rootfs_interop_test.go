@@ -75,6 +75,7 @@ func buildGuest(t *testing.T, program, modules, umask string, uid uint32) (sums 
 	run("initramfs -o kata.initrd --compress gzip --file /etc/casemate/casemate.toml=root/root_hash.txt" + inputs)
 	run(`initramfs -o boot.cpio --pin "$(cat root/root_hash.txt)"` + inputs)
 	run("uki -o boot.efi --stub /usr/lib/systemd/boot/efi/linuxx64.efi.stub --initrd boot.cpio --kernel " + filepath.Join(modules, "../../../boot/vmlinuz-"+filepath.Base(modules)))
+	run("extension -o coco --casemate " + program)
 	for _, init := range []string{"agent", "systemd"} {
 		command("overlay -o overlay-" + init + " --init " + init + " --casemate " + program)
 		addTree(t, sums, dir, "overlay-"+init)
@@ -162,6 +163,7 @@ func TestRootfsTwice(t *testing.T) {
 	b, _ := buildGuest(t, other, modules, "077", anotherUser(t, cache))
 	for _, name := range []string{
 		"root/root.erofs", "root/root.verity", "root/root.img", "root/root_hash.txt", "gpt/root.img", "guest.cpio", "kata.initrd", "boot.cpio", "boot.efi",
+		"coco/kata-containers-coco-extension.img", "coco/root_hash_coco-extension.txt",
 		"overlay-agent/osbuilder.env", "overlay-systemd/osbuilder.env",
 	} {
 		if a[name] == "" {
