@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/casemate/casemate/cmd/casemate-build/internal/measured"
+	"github.com/casemate/casemate/cmd/internal/measured"
 )
 
 // maxArtifact bounds a kernel, initrd or UKI: an initrd may hold a whole root.
@@ -17,9 +17,11 @@ const maxArtifact = 1 << 30
 func newMeasure(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "measure COMMAND", Short: "Compute what a guest will report from what it is launched with", Args: cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error { return usagef("want snp, tpm, tdx or diff, got %q", args) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			return usagef("want snp, tpm, tdx, bundle or diff, got %q", args)
+		},
 	}
-	c.AddCommand(newMeasureSNP(s), newMeasureTPM(s), newMeasureTDX(s), newMeasureDiff(s))
+	c.AddCommand(newMeasureSNP(s), newMeasureTPM(s), newMeasureTDX(s), newMeasureBundle(s), newMeasureDiff(s))
 	return c
 }
 

@@ -12,7 +12,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"github.com/casemate/casemate/cmd/casemate-build/internal/measured"
+	"github.com/casemate/casemate/cmd/internal/measured"
 )
 
 // rvpsMessage is what RegisterReferenceValue of Trustee's reference value provider

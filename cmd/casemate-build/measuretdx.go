@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/casemate/casemate/agent/evidence"
-	"github.com/casemate/casemate/cmd/casemate-build/internal/measured"
+	"github.com/casemate/casemate/cmd/internal/measured"
 	"github.com/casemate/casemate/rootfs/measure"
 )
 

@@ -14,7 +14,7 @@ import (
 
 	"github.com/casemate/casemate/agent/evidence"
 	"github.com/casemate/casemate/agent/initdata"
-	"github.com/casemate/casemate/cmd/casemate-build/internal/measured"
+	"github.com/casemate/casemate/cmd/internal/measured"
 	"github.com/casemate/casemate/rootfs/measure"
 )
 

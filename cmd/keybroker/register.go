@@ -13,7 +13,7 @@ import (
 
 func newRegister(s streams) *cobra.Command {
 	var f ownerFlags
-	var policyFile string
+	var with beside
 	var remove bool
 	c := &cobra.Command{
 		Use:   "register FILE | register --remove ID",
@@ -25,26 +25,34 @@ that no longer match are refused at their next request.`,
 		Args: exactly("FILE or ID"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if remove {
-				if policyFile != "" {
-					return usagef("--policy is for a registration")
+				if with != (beside{}) {
+					return usagef("--policy and --values are for a registration")
 				}
 				return unregister(c.Context(), s, f, args[0])
 			}
-			return register(c.Context(), s, f, args[0], policyFile)
+			if (with.values != "") != (with.valuesKey != "") {
+				return usagef("--values and --values-key go together")
+			}
+			return register(c.Context(), s, f, args[0], with)
 		},
 	}
 	f.add(c)
-	c.Flags().StringVar(&policyFile, "policy", "", "file with the workload's resource policy, in place of the key policy")
+	c.Flags().StringVar(&with.policy, "policy", "", "file with the workload's resource policy, in place of the key policy")
+	c.Flags().StringVar(&with.values, "values", "", "file with the release's signed reference values, of casemate-build measure bundle, for the TEEs of the registration")
+	c.Flags().StringVar(&with.valuesKey, "values-key", "", "PEM file with the public key that the reference values are signed with")
 	c.Flags().BoolVar(&remove, "remove", false, "remove the workload ID and its secrets")
 	return c
 }
 
-func register(ctx context.Context, s streams, f ownerFlags, file, policyFile string) error {
+// beside are the files that a registration is completed from.
+type beside struct{ policy, values, valuesKey string }
+
+func register(ctx context.Context, s streams, f ownerFlags, file string, with beside) error {
 	client, err := f.client()
 	if err != nil {
 		return err
 	}
-	registration, err := readRegistration(file, policyFile)
+	registration, err := readRegistration(file, with)
 	if err != nil {
 		return err
 	}
@@ -69,19 +77,25 @@ func register(ctx context.Context, s streams, f ownerFlags, file, policyFile str
 	return nil
 }
 
-func readRegistration(file, policyFile string) (owner.Registration, error) {
+func readRegistration(file string, with beside) (owner.Registration, error) {
 	text, err := readFile(file, owner.MaxRegistrationSize)
 	if err != nil {
 		return owner.Registration{}, fmt.Errorf("reading registration: %w", err)
 	}
-	if policyFile == "" {
-		return owner.ParseTOML(text)
+	var rego []byte
+	if with.policy != "" {
+		if rego, err = readFile(with.policy, owner.MaxPolicySize); err != nil {
+			return owner.Registration{}, fmt.Errorf("reading policy: %w", err)
+		}
 	}
-	rego, err := readFile(policyFile, owner.MaxPolicySize)
+	if with.values == "" {
+		return owner.ParseTOMLWithPolicy(text, string(rego))
+	}
+	bundle, err := readValues(with.values, with.valuesKey)
 	if err != nil {
-		return owner.Registration{}, fmt.Errorf("reading policy: %w", err)
+		return owner.Registration{}, err
 	}
-	return owner.ParseTOMLWithPolicy(text, string(rego))
+	return owner.ParseTOMLWith(text, string(rego), func(r *owner.Registration) error { return addValues(r, bundle) })
 }
 
 func unregister(ctx context.Context, s streams, f ownerFlags, id string) error {

@@ -22,9 +22,20 @@ func ParseTOML(text []byte) (Registration, error) {
 // ParseTOMLWithPolicy is ParseTOML for a registration whose policy is in a file of its
 // own. A policy in both places is an error.
 func ParseTOMLWithPolicy(text []byte, policy string) (Registration, error) {
+	return ParseTOMLWith(text, policy, nil)
+}
+
+// ParseTOMLWith is ParseTOMLWithPolicy for a registration that complete, unless nil, adds
+// reference values to. policy may be empty.
+func ParseTOMLWith(text []byte, policy string, complete func(*Registration) error) (Registration, error) {
 	r, err := decodeTOML(text)
 	if err != nil {
 		return Registration{}, err
+	}
+	if complete != nil {
+		if err := complete(&r); err != nil {
+			return Registration{}, err
+		}
 	}
 	if policy != "" && r.Policy != "" {
 		return Registration{}, errors.New("registration has a policy, and another was given")
