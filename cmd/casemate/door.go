@@ -4,11 +4,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/casemate/casemate/agent"
 	"github.com/casemate/casemate/agent/policy"
 )
+
+// notAccepted is what the host reads of a configuration that opens no door.
+const notAccepted = "the guest's configuration or initdata was not accepted"
 
 // keyPolicy is the agent policy in initdata's data table.
 const keyPolicy = "policy.rego"
@@ -35,13 +39,16 @@ func park(door *agent.Door, code, phrase string, err error) error {
 func openDoor(ctx context.Context, src source, door *agent.Door, images *podImages) (*machine, error) {
 	m, err := src.open(ctx)
 	if err != nil {
-		return nil, park(door, "initdata", "the guest's configuration or initdata was not accepted", err)
+		return nil, park(door, "initdata", notAccepted, err)
 	}
 	images.use(m)
 	return m, m.openDoor(door)
 }
 
 func (m *machine) openDoor(door *agent.Door) error {
+	if len(m.conf.Containers) > 0 {
+		return park(door, "initdata", notAccepted, errors.New("[[container]] is for casemate serve: here the host's runtime starts containers"))
+	}
 	var p *policy.Policy
 	err := m.steps.do("load the agent policy", func() (err error) {
 		p, err = m.agentPolicy()
