@@ -51,9 +51,11 @@ func (d *declared) run(ctx context.Context, p *standalone.Process) (code int, er
 	if err != nil {
 		return 0, final(err)
 	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
-	defer cancel()
-	defer func() { err = errors.Join(err, c.Delete(context.WithoutCancel(ctx))) }()
+	defer func() {
+		undo, cancel := cleanup(ctx)
+		defer cancel()
+		err = errors.Join(err, c.Delete(undo))
+	}()
 	if !d.logged {
 		if err := d.fleet.m.measureStart(started{ID: c.ID(), Image: d.conf.Image, Digest: d.digest}); err != nil {
 			return 0, err
@@ -68,7 +70,7 @@ func (d *declared) run(ctx context.Context, p *standalone.Process) (code int, er
 	if err != nil {
 		return 0, err
 	}
-	return exit.Code, c.WaitOutput(undo)
+	return exit.Code, waitOutput(ctx, c)
 }
 
 // final marks what another attempt would not change.

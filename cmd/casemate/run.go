@@ -135,9 +135,11 @@ func (m *machine) contain(ctx context.Context, what started, bundle *imagepull.B
 	if err != nil {
 		return err
 	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
-	defer cancel()
-	defer func() { err = errors.Join(err, runtime.Close(undo)) }()
+	defer func() {
+		undo, cancel := cleanup(ctx)
+		defer cancel()
+		err = errors.Join(err, runtime.Close(undo))
+	}()
 
 	var c *container.Container
 	err = m.steps.do("create and start the container", func() error {
@@ -160,13 +162,26 @@ func (m *machine) contain(ctx context.Context, what started, bundle *imagepull.B
 	if err != nil {
 		return err
 	}
-	if err := c.WaitOutput(undo); err != nil {
+	if err := waitOutput(ctx, c); err != nil {
 		return err
 	}
 	if exit.Code != 0 {
 		return exitStatus(exit.Code)
 	}
 	return nil
+}
+
+// cleanup is the time for what is done after a container has ended. It begins now, and not
+// with the container, which may have run for days.
+func cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+}
+
+// waitOutput waits until the output of a container that has ended is passed on.
+func waitOutput(ctx context.Context, c *container.Container) error {
+	limit, cancel := cleanup(ctx)
+	defer cancel()
+	return c.WaitOutput(limit)
 }
 
 // waitOrStop waits for the container; when ctx ends first it asks the container to

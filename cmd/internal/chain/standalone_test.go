@@ -314,3 +314,17 @@ func TestStandaloneAfterCrash(t *testing.T) {
 	}
 	g.finish(t)
 }
+
+// TestRunLongerThanItsCleanUp: the time for tidying up begins when a container has ended,
+// however long it ran.
+func TestRunLongerThanItsCleanUp(t *testing.T) {
+	w := newWorld(t)
+	d := w.initdata(t, "initdata-long.toml", "long", w.policy)
+	w.register(t, "long", d.Digest)
+	image := w.image(t, "long")
+	// The last words come from a process that outlives the first one by a moment.
+	out, log, err := w.guest(t, d, "run", image, "--", "(/bin/busybox sleep 31.2; echo late) & /bin/busybox sleep 31; echo last")
+	if err != nil || out != "last\n" {
+		t.Errorf("got %q, %v: %s", out, err, log)
+	}
+}
