@@ -26,11 +26,12 @@ MUSL    := CGO_ENABLED=1 CC=$(CC_MUSL) CGO_CFLAGS="-O2 -idirafter $(CURDIR)/$(SY
 # Code of libraries that no container waits for is not inlined: 1.7 MB less to trust and to map.
 COLD    := github.com/open-policy-agent github.com/lestrrat-go github.com/vektah github.com/cloudflare github.com/opencontainers \
 	github.com/ProtonMail github.com/vishvananda github.com/google/go-containerregistry github.com/docker github.com/mdlayher \
-	github.com/containerd github.com/coreos github.com/godbus github.com/cilium google.golang.org/protobuf google.golang.org/grpc go.yaml.in/yaml
+	github.com/containerd github.com/coreos github.com/godbus github.com/cilium google.golang.org/protobuf google.golang.org/grpc go.yaml.in/yaml \
+	github.com/go-json-experiment github.com/google/go-tpm golang.org/x/net golang.org/x/text github.com/BurntSushi github.com/gobwas net/http
 SMALL   := $(foreach p,$(COLD),-gcflags=$(p)/...=-l)
 STATIC  := -s -w -buildid= -linkmode external -extldflags "-static -Wl,--build-id=none"
 
-.PHONY: all setup build build-twice size test unit interop root vm fuzz soak bench demo lint generate clean
+.PHONY: all setup build deb build-twice size test unit interop root vm fuzz soak bench demo lint generate clean
 
 all: build
 
@@ -48,25 +49,37 @@ $(SYSROOT):
 	@ln -sfn /usr/include/seccomp-syscalls.h $@/include/seccomp-syscalls.h
 	@ln -sfn /usr/lib/$(ARCHDIR)/libseccomp.a $@/lib/libseccomp.a
 
-.PHONY: bin/casemate bin/casemate-testsnp bin/keybroker bin/casemate-build
-bin/casemate: | $(SYSROOT)
-	$(MUSL) $(GO) build $(REPRO) $(SMALL) -tags '$(TAGS) muslshim' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
+build/slim.mod: go.mod go.sum .ci/slim
+	@.ci/slim
+
+.PHONY: bin/casemate bin/casemate-debug bin/casemate-testsnp bin/keybroker bin/casemate-build
+bin/casemate: build/slim.mod | $(SYSROOT)
+	$(MUSL) $(GO) build -modfile=build/slim.mod $(REPRO) $(SMALL) -tags '$(TAGS) muslshim' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
 
 # The guest program with a test AMD signer in place of the SEV-SNP device: for
 # the demo and the end-to-end tests of machines without a TEE. Never released.
-bin/casemate-testsnp: | $(SYSROOT)
-	$(MUSL) $(GO) build $(REPRO) $(SMALL) -tags '$(TAGS) muslshim testsnp' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
+bin/casemate-testsnp: build/slim.mod | $(SYSROOT)
+	$(MUSL) $(GO) build -modfile=build/slim.mod $(REPRO) $(SMALL) -tags '$(TAGS) muslshim testsnp' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
+
+# The guest program with a shell on the console and free exec, for rootfs --debug.
+# keybroker refuses its guests unless the workload says debug. Never released.
+bin/casemate-debug: build/slim.mod | $(SYSROOT)
+	$(MUSL) $(GO) build -modfile=build/slim.mod $(REPRO) $(SMALL) -tags '$(TAGS) muslshim debug' -ldflags '$(STATIC)' -o $@ ./cmd/casemate
 
 bin/keybroker bin/casemate-build:
 	CGO_ENABLED=0 $(GO) build $(REPRO) -tags '$(TAGS)' -ldflags '-s -w -buildid=' -o $@ ./cmd/$(@F)
+
+# The Debian packages, in build/deb: the same programs and SOURCE_DATE_EPOCH give the same bytes.
+deb: build
+	@cmd/internal/deb/build build/deb
 
 # Two builds of the committed tree, in two directories of different depth with
 # their own caches, must give one hash.
 build-twice:
 	@.ci/build-twice
 
-size: bin/casemate | $(SYSROOT)
-	@$(MUSL) $(GO) build $(REPRO) $(SMALL) -tags '$(TAGS) muslshim' -ldflags '-buildid= -linkmode external -extldflags "-static -Wl,--build-id=none"' -o build/casemate.sym ./cmd/casemate
+size: bin/casemate build/slim.mod | $(SYSROOT)
+	@$(MUSL) $(GO) build -modfile=build/slim.mod $(REPRO) $(SMALL) -tags '$(TAGS) muslshim' -ldflags '-buildid= -linkmode external -extldflags "-static -Wl,--build-id=none"' -o build/casemate.sym ./cmd/casemate
 	@$(GO) run ./cmd/internal/size build/casemate.sym bin/casemate
 
 test: setup
@@ -76,6 +89,7 @@ unit:
 	$(GO) vet -tags '$(TAGS)' ./...
 	@.ci/gotest -tags '$(TAGS)' ./...
 	@.ci/gotest -tags '$(TAGS) testsnp sample' ./agent/attest/...
+	@.ci/gotest -tags '$(TAGS) debug' -run Debug ./cmd/casemate
 	@.ci/gotest -tags '$(TAGS) vmtest' ./rootfs/vmtest/remote
 
 # Packages that hold tests behind the tag $(1).

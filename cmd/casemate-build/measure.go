@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/casemate/casemate/cmd/casemate-build/internal/measured"
+	"github.com/casemate/casemate/cmd/internal/measured"
 )
 
 // maxArtifact bounds a kernel, initrd or UKI: an initrd may hold a whole root.
@@ -17,9 +17,11 @@ const maxArtifact = 1 << 30
 func newMeasure(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "measure COMMAND", Short: "Compute what a guest will report from what it is launched with", Args: cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error { return usagef("want snp, tpm, tdx or diff, got %q", args) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			return usagef("want snp, tpm, tdx, bundle or diff, got %q", args)
+		},
 	}
-	c.AddCommand(newMeasureSNP(s), newMeasureTPM(s), newMeasureTDX(s), newMeasureDiff(s))
+	c.AddCommand(newMeasureSNP(s), newMeasureTPM(s), newMeasureTDX(s), newMeasureBundle(s), newMeasureDiff(s))
 	return c
 }
 
@@ -54,6 +56,11 @@ func (o *measureOutput) print(r measured.Result, part string) error {
 		}
 		return err
 	}
+	if r.Debug() {
+		if _, err := fmt.Fprintln(o.out, "DEBUG GUEST: the host has a shell in it; keybroker refuses it unless the registration says debug = true"); err != nil {
+			return err
+		}
+	}
 	width := 0
 	for _, v := range r.Values {
 		width = max(width, len(v.Name))
@@ -64,6 +71,14 @@ func (o *measureOutput) print(r measured.Result, part string) error {
 		}
 	}
 	return nil
+}
+
+// debugLine marks the values of a debug guest in a registration.
+func debugLine(r measured.Result) string {
+	if !r.Debug() {
+		return ""
+	}
+	return "# Of a debug guest: the registration must say debug = true above all tables.\ndebug = true\n"
 }
 
 // tomlList is a list of a registration with a line for each value, the same value

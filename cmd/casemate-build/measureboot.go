@@ -8,7 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/casemate/casemate/cmd/casemate-build/internal/measured"
+	"github.com/casemate/casemate/cmd/internal/measured"
+	"github.com/casemate/casemate/rootfs/image"
 	"github.com/casemate/casemate/rootfs/measure"
 )
 
@@ -58,11 +59,11 @@ func (b *measureBoot) load(r *measured.Result, fromDisk bool) (*booted, error) {
 	if b.kernel != "" {
 		return b.loadKernel(r)
 	}
-	image, input, err := readArtifact("uki", b.uki, measure.MaxPESize)
+	program, input, err := readArtifact("uki", b.uki, measure.MaxPESize)
 	if err != nil {
 		return nil, err
 	}
-	uki, err := measure.ParseUKI(image)
+	uki, err := measure.ParseUKI(program)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +76,9 @@ func (b *measureBoot) load(r *measured.Result, fromDisk bool) (*booted, error) {
 	result := &booted{
 		pcrs: boot.PCRs, rtmrs: trusted.RTMRs,
 		programs: append([]string{"uki"}, sections...), linux: []string{"uki .cmdline", "uki .initrd"}, sections: sections,
+	}
+	if image.Debug(uki.Initrd) {
+		r.MarkDebug()
 	}
 	if b.appendText != "" {
 		r.Inputs = append(r.Inputs, measured.Setting("append", b.appendText))
@@ -94,6 +98,9 @@ func (b *measureBoot) loadKernel(r *measured.Result) (*booted, error) {
 	}
 	r.Inputs = append(r.Inputs, kernelInput, initrdInput, measured.Setting("append", b.appendText),
 		measured.Setting("memory", strconv.FormatUint(b.memory, 10)))
+	if image.Debug(initrd) {
+		r.MarkDebug()
+	}
 	boot := measure.QEMUKernelBoot{Kernel: kernel, Initrd: initrd, CommandLine: b.appendText, MemoryMiB: b.memory}
 	return &booted{
 		pcrs: boot.PCRs, rtmrs: boot.RTMRs,

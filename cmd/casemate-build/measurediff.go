@@ -9,19 +9,24 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/casemate/casemate/cmd/casemate-build/internal/measured"
+	"github.com/casemate/casemate/cmd/internal/measured"
 )
 
 func newMeasureDiff(s streams) *cobra.Command {
 	var asJSON bool
+	var keyFile string
 	c := &cobra.Command{
 		Use:   "diff BEFORE AFTER",
-		Short: "Say what differs between two results of measure, and why",
-		Long: `Compare two files that measure --json wrote: which values differ, and which of the
-artifacts and settings that they are computed from. It ends with 0 whether or not
+		Short: "Say what differs between two results of measure, or two releases, and why",
+		Long: `Compare two files that measure --json wrote, or with --key two that measure bundle
+wrote: which values differ, and which of the artifacts and settings that they are
+computed from. It ends with 0 whether or not
 there is a difference; with --json two empty lists say that there is none.`,
 		Args: exactly("BEFORE", "AFTER"),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if keyFile != "" {
+				return diffBundles(s, args, keyFile, asJSON)
+			}
 			before, err := readResult(args[0])
 			if err != nil {
 				return err
@@ -40,6 +45,7 @@ there is a difference; with --json two empty lists say that there is none.`,
 			return printDifference(s.out, d)
 		},
 	}
+	c.Flags().StringVar(&keyFile, "key", "", "PEM `FILE` with the public key that both bundles are signed with")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }

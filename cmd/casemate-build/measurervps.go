@@ -12,7 +12,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
-	"github.com/casemate/casemate/cmd/casemate-build/internal/measured"
+	"github.com/casemate/casemate/cmd/internal/measured"
 )
 
 // rvpsMessage is what RegisterReferenceValue of Trustee's reference value provider
@@ -37,6 +37,9 @@ func rvpsName(kind, name string) string {
 }
 
 func printRVPS(w io.Writer, r measured.Result) error {
+	if r.Debug() {
+		return errors.New("the values are those of a debug guest: RVPS has no mark for them")
+	}
 	values := make(map[string][]string)
 	for _, v := range r.Values {
 		if name := rvpsName(r.Kind, v.Name); name != "" && !slices.Contains(values[name], v.Hex) {

@@ -9,7 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/casemate/casemate/cmd/casemate-build/internal/measured"
+	"github.com/casemate/casemate/cmd/internal/measured"
+	"github.com/casemate/casemate/rootfs/image"
 	"github.com/casemate/casemate/rootfs/measure"
 )
 
@@ -62,7 +63,7 @@ func (m *measureSNP) run() error {
 	if err := m.sweep(&r, launch); err != nil {
 		return err
 	}
-	part := "[snp]\n"
+	part := "[snp]\n" + debugLine(r)
 	if m.kernel == "" {
 		part += "# The firmware alone: whatever it boots from a disk matches.\nfirmware_only = true\n"
 	}
@@ -79,11 +80,11 @@ func (m *measureSNP) launch(r *measured.Result) (measure.SNPLaunch, error) {
 		}
 		return content, err
 	}
-	image, err := read("firmware", m.firmware, measure.MaxFirmwareSize)
+	firmware, err := read("firmware", m.firmware, measure.MaxFirmwareSize)
 	if err != nil {
 		return l, err
 	}
-	if l.Firmware, err = measure.ParseFirmware(image); err != nil {
+	if l.Firmware, err = measure.ParseFirmware(firmware); err != nil {
 		return l, err
 	}
 	if m.kernel == "" {
@@ -96,6 +97,9 @@ func (m *measureSNP) launch(r *measured.Result) (measure.SNPLaunch, error) {
 	if m.hasInitrd {
 		if l.Kernel.Initrd, err = read("initrd", m.initrd, maxArtifact); err != nil {
 			return l, err
+		}
+		if image.Debug(l.Kernel.Initrd) {
+			r.MarkDebug()
 		}
 	}
 	if m.hasAppend {

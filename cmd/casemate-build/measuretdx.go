@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/casemate/casemate/agent/evidence"
-	"github.com/casemate/casemate/cmd/casemate-build/internal/measured"
+	"github.com/casemate/casemate/cmd/internal/measured"
 	"github.com/casemate/casemate/rootfs/measure"
 )
 
@@ -66,7 +66,7 @@ func (m *measureTDX) run() error {
 		lists = append(lists, "rtmr1", "rtmr2")
 	}
 	var part strings.Builder
-	part.WriteString("[tdx]\n")
+	part.WriteString("[tdx]\n" + debugLine(r))
 	if m.uki == "" && m.kernel == "" {
 		part.WriteString("# Without rtmr1 and rtmr2: any kernel and command line match, which keybroker refuses unless told.\n")
 	}

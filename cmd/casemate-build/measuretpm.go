@@ -14,7 +14,7 @@ import (
 
 	"github.com/casemate/casemate/agent/evidence"
 	"github.com/casemate/casemate/agent/initdata"
-	"github.com/casemate/casemate/cmd/casemate-build/internal/measured"
+	"github.com/casemate/casemate/cmd/internal/measured"
 	"github.com/casemate/casemate/rootfs/measure"
 )
 
@@ -91,6 +91,9 @@ func (m *measureTPM) run() error {
 // add, and the register of the initdata is compared with the initdata itself.
 func pcrPart(r measured.Result) string {
 	var b strings.Builder
+	if r.Debug() {
+		b.WriteString("[tpm]\n" + debugLine(r) + "\n")
+	}
 	b.WriteString("[tpm.pcrs]\n# 0 = the firmware's register, from a boot that you watched\n")
 	for _, v := range r.Values {
 		var index int

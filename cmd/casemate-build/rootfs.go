@@ -27,10 +27,10 @@ func newRootfs(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "rootfs COMMAND", Short: "Build the measured guest", Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, args []string) error {
-			return usagef("want initramfs, image, uki, overlay or check, got %q", args)
+			return usagef("want initramfs, image, uki, overlay, extension or check, got %q", args)
 		},
 	}
-	c.AddCommand(newRootfsInitramfs(s), newRootfsImage(s), newRootfsUKI(s), newRootfsOverlay(s), newRootfsCheck(s))
+	c.AddCommand(newRootfsInitramfs(s), newRootfsImage(s), newRootfsUKI(s), newRootfsOverlay(s), newRootfsExtension(s), newRootfsCheck(s))
 	return c
 }
 
@@ -38,7 +38,8 @@ func newRootfs(s streams) *cobra.Command {
 type guestFlags struct {
 	program, recipe, modules, cache string
 	files                           []string
-	list                            bool
+	list, debug                     bool
+	shell                           string
 }
 
 func (g *guestFlags) register(c *cobra.Command) {
@@ -47,14 +48,19 @@ func (g *guestFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&g.modules, "modules", debianModules, "debian for those of Debian's cloud kernel, a `DIR` lib/modules/VERSION, or none")
 	c.Flags().StringVar(&g.cache, "cache", "", "`DIR` for Debian's kernel; casemate/kernel in the user's cache directory unless given")
 	c.Flags().StringArrayVar(&g.files, "file", nil, "`GUEST=HOST`, a file to put into the guest, mode 0644; repeatable")
+	c.Flags().BoolVar(&g.debug, "debug", false, "make a debug guest, which gives the host a shell, measures differently and is refused by keybroker unless the workload says debug")
+	c.Flags().StringVar(&g.shell, "busybox", "", "`FILE`, a static busybox for the shell of a debug guest")
 	c.Flags().BoolVar(&g.list, "list", false, "print every file with its size")
 }
 
 // load reads the recipe and the files that it is to be joined with.
 func (g *guestFlags) load() (image.Recipe, image.Inputs, error) {
-	in := image.Inputs{Program: g.program}
+	in := image.Inputs{Program: g.program, Debug: g.debug, Shell: g.shell}
 	if g.program == "" {
 		return image.Recipe{}, in, usagef("--casemate is missing: which program is the guest's")
+	}
+	if g.debug != (g.shell != "") {
+		return image.Recipe{}, in, usagef("--debug and --busybox go together")
 	}
 	for _, pair := range g.files {
 		guest, host, ok := strings.Cut(pair, "=")

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -38,8 +39,8 @@ func buildGuest(t *testing.T, program, modules, umask string, uid uint32) (sums 
 		t.Fatal(err)
 	}
 	sums, sizes = make(map[string]string), make(map[string]int64)
-	run := func(arguments string) {
-		script := fmt.Sprintf("umask %s; exec %s/casemate-build rootfs %s --json", umask, bin, arguments)
+	command := func(arguments string) []byte {
+		script := fmt.Sprintf("umask %s; exec %s/casemate-build rootfs %s", umask, bin, arguments)
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
 		cmd.Dir, cmd.Stderr = dir, os.Stderr
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + dir, "HOME=" + dir}
@@ -50,6 +51,10 @@ func buildGuest(t *testing.T, program, modules, umask string, uid uint32) (sums 
 		if err != nil {
 			t.Fatalf("%s: %v", arguments, err)
 		}
+		return out
+	}
+	run := func(arguments string) {
+		out := command(arguments + " --json")
 		var result struct {
 			artifact
 			Artifacts []artifact `json:"artifacts"`
@@ -67,9 +72,49 @@ func buildGuest(t *testing.T, program, modules, umask string, uid uint32) (sums 
 	run("image -o root" + inputs)
 	run("image -o gpt --table gpt" + inputs)
 	run("initramfs -o guest.cpio" + inputs)
+	run("initramfs -o kata.initrd --compress gzip --file /etc/casemate/casemate.toml=root/root_hash.txt" + inputs)
 	run(`initramfs -o boot.cpio --pin "$(cat root/root_hash.txt)"` + inputs)
 	run("uki -o boot.efi --stub /usr/lib/systemd/boot/efi/linuxx64.efi.stub --initrd boot.cpio --kernel " + filepath.Join(modules, "../../../boot/vmlinuz-"+filepath.Base(modules)))
+	run("extension -o coco --casemate " + program)
+	for _, init := range []string{"agent", "systemd"} {
+		command("overlay -o overlay-" + init + " --init " + init + " --casemate " + program)
+		addTree(t, sums, dir, "overlay-"+init)
+	}
 	return sums, sizes
+}
+
+// addTree adds what a directory holds: of each name its kind and mode, of a file the
+// SHA-256, of a link the target.
+func addTree(t *testing.T, sums map[string]string, dir, name string) {
+	t.Helper()
+	err := filepath.WalkDir(filepath.Join(dir, name), func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		content := ""
+		switch {
+		case info.Mode().IsRegular():
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			content = fmt.Sprintf("%x", sha256.Sum256(text))
+		case info.Mode()&os.ModeSymlink != 0:
+			if content, err = os.Readlink(path); err != nil {
+				return err
+			}
+		}
+		place, err := filepath.Rel(dir, path)
+		sums[place] = info.Mode().String() + " " + content
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // anotherUser is nobody, if nobody can read below dir and this test may become
@@ -116,8 +161,17 @@ func TestRootfsTwice(t *testing.T) {
 	}
 	a, sizes := buildGuest(t, first, modules, "022", 0)
 	b, _ := buildGuest(t, other, modules, "077", anotherUser(t, cache))
-	if len(a) != 11 {
-		t.Errorf("%d artifacts: %v", len(a), a)
+	for _, name := range []string{
+		"root/root.erofs", "root/root.verity", "root/root.img", "root/root_hash.txt", "gpt/root.img", "guest.cpio", "kata.initrd", "boot.cpio", "boot.efi",
+		"coco/kata-containers-coco-extension.img", "coco/root_hash_coco-extension.txt",
+		"overlay-agent/osbuilder.env", "overlay-systemd/osbuilder.env",
+	} {
+		if a[name] == "" {
+			t.Errorf("no %s: %v", name, a)
+		}
+	}
+	if len(a) != len(b) {
+		t.Errorf("%d artifacts, then %d", len(a), len(b))
 	}
 	for name, sum := range a {
 		if b[name] != sum {
@@ -127,5 +181,6 @@ func TestRootfsTwice(t *testing.T) {
 	if shipped := sizes["boot.cpio"] + sizes["root/root.erofs"]; shipped > shippedMax {
 		t.Errorf("initramfs %d + root %d bytes, want at most %d together", sizes["boot.cpio"], sizes["root/root.erofs"], shippedMax)
 	}
-	t.Logf("initramfs %d, root %d, hash tree %d, whole guest as initramfs %d bytes", sizes["boot.cpio"], sizes["root/root.erofs"], sizes["root/root.verity"], sizes["guest.cpio"])
+	fmt.Printf("rootfs: shipped %d of %d bytes: initramfs %d, root %d (hash tree %d, whole guest as initramfs %d); %d artifacts built twice\n",
+		sizes["boot.cpio"]+sizes["root/root.erofs"], shippedMax, sizes["boot.cpio"], sizes["root/root.erofs"], sizes["root/root.verity"], sizes["guest.cpio"], len(a))
 }

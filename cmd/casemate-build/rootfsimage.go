@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -17,18 +18,23 @@ import (
 
 // The files of a root in its directory. Kata's builder calls the text with the pin
 // root_hash_VARIANT.txt.
-const (
-	rootFile  = "root.erofs"
-	hashFile  = "root.verity"
-	diskFile  = "root.img"
-	paramFile = "root_hash.txt"
-)
+type rootFiles struct{ root, hash, disk, params string }
+
+func guestRoot() rootFiles {
+	return rootFiles{"root.erofs", "root.verity", "root.img", "root_hash.txt"}
+}
 
 type rootfsImage struct {
 	streams
 	guestFlags
-	out, table string
-	asJSON     bool
+	rootOutput
+}
+
+// rootOutput writes a read-only root with its hash tree.
+type rootOutput struct {
+	dir   string
+	table image.Table
+	names rootFiles
 }
 
 // rootResult is what a guest's owner pins and where the files are.
@@ -39,7 +45,9 @@ type rootResult struct {
 }
 
 func newRootfsImage(s streams) *cobra.Command {
-	f := &rootfsImage{streams: s}
+	var table string
+	var asJSON bool
+	f := &rootfsImage{streams: s, rootOutput: rootOutput{names: guestRoot()}}
 	c := &cobra.Command{
 		Use:   "image",
 		Short: "Write the guest as a read-only root with its hash tree",
@@ -47,20 +55,23 @@ func newRootfsImage(s streams) *cobra.Command {
 as a raw disk of two partitions, and the pin that a measured boot and kata's
 kernel_verity_params name. The same inputs always give the same bytes.`,
 		Args: exactly(),
-		RunE: func(c *cobra.Command, _ []string) error { return f.run(c.Context()) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			f.table = image.Table(table)
+			return f.run(c.Context(), asJSON)
+		},
 	}
 	f.register(c)
-	c.Flags().StringVarP(&f.out, "out", "o", "", "`DIR` to write "+rootFile+", "+hashFile+", "+diskFile+" and "+paramFile+" to")
-	c.Flags().StringVar(&f.table, "table", string(image.MSDOS), "the disk's partition table: msdos, as kata's images have it, or gpt")
-	c.Flags().BoolVar(&f.asJSON, "json", false, "print JSON")
+	c.Flags().StringVarP(&f.dir, "out", "o", "", "`DIR` to write root.erofs, root.verity, root.img and root_hash.txt to")
+	c.Flags().StringVar(&table, "table", string(image.MSDOS), "the disk's partition table: msdos, as kata's images have it, or gpt")
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
-func (f *rootfsImage) run(ctx context.Context) (err error) {
-	if f.out == "" {
+func (f *rootfsImage) run(ctx context.Context, asJSON bool) (err error) {
+	if f.dir == "" {
 		return usagef("--out is missing")
 	}
-	if t := image.Table(f.table); t != image.MSDOS && t != image.GPT {
+	if f.table != image.MSDOS && f.table != image.GPT {
 		return usagef("--table: want msdos or gpt, got %q", f.table)
 	}
 	t, done, err := f.tree(ctx, "")
@@ -68,7 +79,7 @@ func (f *rootfsImage) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	if err := os.MkdirAll(f.out, 0o755); err != nil {
+	if err := os.MkdirAll(f.dir, 0o755); err != nil {
 		return err
 	}
 	result, err := f.write(ctx, t)
@@ -78,13 +89,16 @@ func (f *rootfsImage) run(ctx context.Context) (err error) {
 	if result.Content, err = weigh(t, f.list); err != nil {
 		return err
 	}
-	return f.print(result)
+	if asJSON {
+		return printJSON(f.out, result)
+	}
+	return result.print(f.out)
 }
 
 // write makes the files one after the other, the pin's last.
-func (f *rootfsImage) write(ctx context.Context, t *image.Tree) (rootResult, error) {
+func (f rootOutput) write(ctx context.Context, t *image.Tree) (rootResult, error) {
 	var size int64
-	root, err := writeArtifact(filepath.Join(f.out, rootFile), func(w *os.File) (err error) {
+	root, err := writeArtifact(filepath.Join(f.dir, f.names.root), func(w *os.File) (err error) {
 		size, err = image.WriteRoot(w, t)
 		return err
 	})
@@ -97,7 +111,7 @@ func (f *rootfsImage) write(ctx context.Context, t *image.Tree) (rootResult, err
 	}
 	defer data.Close()
 	var pin verity.Pin
-	hash, err := writeArtifact(filepath.Join(f.out, hashFile), func(w *os.File) (err error) {
+	hash, err := writeArtifact(filepath.Join(f.dir, f.names.hash), func(w *os.File) (err error) {
 		pin, err = image.HashRoot(ctx, data, size, w)
 		return err
 	})
@@ -109,8 +123,8 @@ func (f *rootfsImage) write(ctx context.Context, t *image.Tree) (rootResult, err
 		return rootResult{}, err
 	}
 	defer tree.Close()
-	disk, err := writeArtifact(filepath.Join(f.out, diskFile), func(w *os.File) error {
-		_, err := image.WriteDisk(w, image.Table(f.table), image.Part{Content: data, Size: size}, image.Part{Content: tree, Size: hash.Bytes}, pin)
+	disk, err := writeArtifact(filepath.Join(f.dir, f.names.disk), func(w *os.File) error {
+		_, err := image.WriteDisk(w, f.table, image.Part{Content: data, Size: size}, image.Part{Content: tree, Size: hash.Bytes}, pin)
 		return err
 	})
 	if err != nil {
@@ -120,21 +134,18 @@ func (f *rootfsImage) write(ctx context.Context, t *image.Tree) (rootResult, err
 	if err != nil {
 		return rootResult{}, err
 	}
-	text, err := writeArtifact(filepath.Join(f.out, paramFile), func(w *os.File) error {
+	text, err := writeArtifact(filepath.Join(f.dir, f.names.params), func(w *os.File) error {
 		_, err := w.WriteString(params + "\n")
 		return err
 	})
 	return rootResult{KernelParams: params, Artifacts: []artifact{root, hash, disk, text}}, err
 }
 
-func (f *rootfsImage) print(r rootResult) error {
-	if f.asJSON {
-		return printJSON(f.streams.out, r)
-	}
+func (r rootResult) print(w io.Writer) error {
 	for _, a := range r.Artifacts {
-		a.print(f.streams.out)
+		a.print(w)
 	}
-	r.Content.print(f.streams.out)
-	_, err := fmt.Fprintf(f.streams.out, "pin      %s\n", r.KernelParams)
+	r.Content.print(w)
+	_, err := fmt.Fprintf(w, "pin      %s\n", r.KernelParams)
 	return err
 }

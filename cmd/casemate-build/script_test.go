@@ -35,6 +35,8 @@ import (
 	"github.com/casemate/casemate/cmd/internal/owner"
 	"github.com/casemate/casemate/keyprovider"
 	pb "github.com/casemate/casemate/keyprovider/keyproviderpb"
+	"github.com/casemate/casemate/rootfs/cpio"
+	rootfs "github.com/casemate/casemate/rootfs/image"
 	"github.com/casemate/casemate/rootfs/measure/measuretest"
 )
 
@@ -62,6 +64,7 @@ func TestScripts(t *testing.T) {
 			"exits":     exits,
 			"fill":      fill,
 			"registers": registers,
+			"refuses":   refuses,
 		},
 	})
 }
@@ -85,12 +88,24 @@ func setup(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{"snp.fd": firmware, "tdx.fd": measuretest.TDVF(measuretest.TDVFSections()...), "ccel": eventLog(), "vmlinuz": measuretest.Kernel("kernel"), "uki.efi": measuretest.UKI("kernel", "quiet", "initrd"), "uki2.efi": measuretest.UKI("kernel", "debug", "initrd")} {
+	mark, err := debugMark()
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{"snp.fd": firmware, "tdx.fd": measuretest.TDVF(measuretest.TDVFSections()...), "ccel": eventLog(), "vmlinuz": measuretest.Kernel("kernel"), "uki.efi": measuretest.UKI("kernel", "quiet", "initrd"), "uki2.efi": measuretest.UKI("kernel", "debug", "initrd"), "debug.initrd": mark, "debug.efi": measuretest.UKI("kernel", "quiet", string(mark))} {
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name), content, 0o600); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// debugMark is the beginning of a debug guest's initramfs.
+func debugMark() ([]byte, error) {
+	var b bytes.Buffer
+	w := cpio.NewWriter(&b)
+	err := errors.Join(w.File(rootfs.DebugMark, 0o644, 1, strings.NewReader("x")), w.Close())
+	return b.Bytes(), err
 }
 
 // eventLog is a CCEL in which one digest, of 48 bytes 0x11, went into RTMR 0.
@@ -125,6 +140,20 @@ func registers(ts *testscript.TestScript, refused bool, args []string) {
 	if r.TDX != nil {
 		fmt.Fprintf(ts.Stdout(), "%d tdx measurements, %d RTMR1, %d RTMR2\n", len(r.TDX.Measurements), len(r.TDX.RTMR1), len(r.TDX.RTMR2))
 	}
+}
+
+// refuses FILE...: the files, one after the other, are no registration. The reason goes to
+// stdout.
+func refuses(ts *testscript.TestScript, _ bool, args []string) {
+	var text strings.Builder
+	for _, name := range args {
+		text.WriteString(ts.ReadFile(name))
+	}
+	_, err := owner.ParseTOML([]byte(text.String()))
+	if err == nil {
+		ts.Fatalf("the registration is taken")
+	}
+	fmt.Fprintln(ts.Stdout(), err)
 }
 
 // program is the smallest static ELF file: a header, for x86-64, of 64 bytes.

@@ -90,7 +90,7 @@ func (sc *signCommand) run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	key, err := sc.readKey()
+	key, err := readSigningKey(sc.keyFile, sc.passphraseFile)
 	if err != nil {
 		return err
 	}
@@ -128,15 +128,17 @@ func (sc *signCommand) signedReference(l image.Location) (string, error) {
 	}
 }
 
-func (sc *signCommand) readKey() (*ecdsa.PrivateKey, error) {
-	text, err := readFile(sc.keyFile, cosign.MaxKeyBytes)
+// readSigningKey reads a private key, with the passphrase of its file or of the environment
+// if it needs one.
+func readSigningKey(file, passphraseFile string) (*ecdsa.PrivateKey, error) {
+	text, err := readFile(file, cosign.MaxKeyBytes)
 	defer clear(text)
 	if err != nil {
 		return nil, fmt.Errorf("reading signing key: %w", err)
 	}
 	passphrase := []byte(os.Getenv(passphraseVariable))
-	if sc.passphraseFile != "" {
-		passphrase, err = readFile(sc.passphraseFile, maxPassphraseBytes)
+	if passphraseFile != "" {
+		passphrase, err = readFile(passphraseFile, maxPassphraseBytes)
 		if err != nil {
 			return nil, fmt.Errorf("reading passphrase: %w", err)
 		}
@@ -147,7 +149,7 @@ func (sc *signCommand) readKey() (*ecdsa.PrivateKey, error) {
 		return nil, fmt.Errorf("%w: give it with --passphrase-file or $%s", err, passphraseVariable)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", sc.keyFile, err)
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return key, nil
 }

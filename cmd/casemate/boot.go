@@ -45,6 +45,7 @@ func boot(ctx context.Context) {
 		}
 	}()
 	serveTests(ctx, console, reaper)
+	openShell(ctx, console, reaper)
 
 	life, destroyed := context.WithCancel(ctx)
 	defer destroyed()

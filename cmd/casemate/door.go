@@ -11,6 +11,9 @@ import (
 	"github.com/casemate/casemate/agent/policy"
 )
 
+// notAccepted is what the host reads of a configuration that opens no door.
+const notAccepted = "the guest's configuration or initdata was not accepted"
+
 // keyPolicy is the agent policy in initdata's data table.
 const keyPolicy = "policy.rego"
 
@@ -39,7 +42,7 @@ func openDoor(ctx context.Context, src source, door *agent.Door, p *podParts) (*
 		return nil, park(door, "tee", "the machine has not the TEE that the guest was made for", err)
 	}
 	if err != nil {
-		return nil, park(door, "initdata", "the guest's configuration or initdata was not accepted", err)
+		return nil, park(door, "initdata", notAccepted, err)
 	}
 	if err := p.scratch.open(ctx, m, podPlaces()...); err != nil {
 		return nil, park(door, "scratch", "the guest's scratch could not be opened", err)
@@ -50,6 +53,9 @@ func openDoor(ctx context.Context, src source, door *agent.Door, p *podParts) (*
 }
 
 func (m *machine) openDoor(door *agent.Door) error {
+	if len(m.conf.Containers) > 0 {
+		return park(door, "initdata", notAccepted, errors.New("[[container]] is for casemate serve: here the host's runtime starts containers"))
+	}
 	var p *policy.Policy
 	err := m.steps.do("load the agent policy", func() (err error) {
 		p, err = m.agentPolicy()
@@ -58,7 +64,7 @@ func (m *machine) openDoor(door *agent.Door) error {
 	if err != nil {
 		return park(door, "policy", "the policy of initdata cannot be loaded", err)
 	}
-	door.Open(p)
+	door.Open(debugPolicy(p))
 	return nil
 }
 

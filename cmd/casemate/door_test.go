@@ -30,6 +30,7 @@ func TestDoorFollowsInitData(t *testing.T) {
 		{"tenant's policy", map[string]string{"policy.rego": "package agent_policy\nExecProcessRequest := true"}, "", ""},
 		{"built-in policy", map[string]string{"casemate.toml": "workload = \"a\"\n"}, "", "policy-silent"},
 		{"empty policy", map[string]string{"policy.rego": ""}, "policy.rego", ""},
+		{"containers that nobody would start", map[string]string{"casemate.toml": "[[container]]\nname = 'a'\nimage = 'i'\n"}, "[[container]]", ""},
 		{"policy that asks the network", map[string]string{"policy.rego": "package agent_policy\nA := http.send({})"}, "http.send", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

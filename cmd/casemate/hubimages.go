@@ -57,24 +57,30 @@ func (i *hubImages) PullImage(ctx context.Context, imageURL, bundlePath string) 
 	if strings.HasPrefix(imageURL, "oci:") {
 		return "", fmt.Errorf("pulling for the data hub: %.128q is a directory, want a registry's image", imageURL)
 	}
-	if err := i.m.canMeasure(); err != nil {
-		return "", err
-	}
-	puller, err := i.open(ctx)
+	img, err := i.pull(ctx, imageURL)
 	if err != nil {
 		return "", worded(err)
-	}
-	img, err := puller.Pull(ctx, imageURL)
-	if err != nil {
-		return "", worded(err)
-	}
-	if err := i.m.measureImage(imageURL, img.Manifest.String()); err != nil {
-		return "", err
 	}
 	if _, err := imagepull.NewBundle(img, bundlePath, imagepull.BundleOptions{}); err != nil {
 		return "", worded(err)
 	}
 	return img.Manifest.String(), nil
+}
+
+// pull pulls and verifies an image and records it.
+func (i *hubImages) pull(ctx context.Context, reference string) (*imagepull.Image, error) {
+	if err := i.m.canMeasure(); err != nil {
+		return nil, err
+	}
+	puller, err := i.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	img, err := puller.Pull(ctx, reference)
+	if err != nil {
+		return nil, err
+	}
+	return img, i.m.measureImage(reference, img.Manifest.String())
 }
 
 // open returns the puller; one that could not be made is tried again at the next call.

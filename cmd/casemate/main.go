@@ -44,6 +44,8 @@ func (e exitStatus) Error() string { return fmt.Sprintf("the container ended wit
 
 func main() {
 	container.Init() // does not return in a container's first process
+	// Modes are what the code says. Under a service manager's 0077 a container's root would be closed to its users.
+	syscall.Umask(0o022)
 	if isPause() {
 		pause()
 	}
@@ -131,7 +133,10 @@ func verbs() []verb {
 		{"doctor", "[PLATFORM]", "print what proves firmware, kernel, agent and initdata here, and who signs it", runDoctor},
 		{"volume", "create|open|close …", "make, map or unmap an encrypted volume that configuration names", runVolume},
 		{"disk", "run [--tty] DEV", "attest, unlock a disk of buildah mkcw and run its program", runDisk},
-		{"serve", "", "serve the key provider, the attestation agent, the data hub and REST as configured", runServe},
+		{"serve", "", "serve the key provider, the attestation agent, the data hub, REST and containers as configured", runServe},
+		{"ps", "[--json]", "list the containers of casemate serve", runPS},
+		{"logs", "[--follow] NAME", "print the end of a container's output", runLogs},
+		{"stop", "NAME", "end a container and keep it down", runStop},
 		{"version", "", "print the version", runVersion},
 	}
 }

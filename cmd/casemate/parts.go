@@ -29,7 +29,7 @@ type machine struct {
 	initdata []byte  // verbatim, nil when there is none
 	rego     *string // initdata's policy.rego, nil when there is none
 	events   *eventlog.Log
-	scratch  scratch // open while run runs
+	scratch  scratch // open while run or serve runs
 	// transcript is where the last handshake is written down; "" is nowhere.
 	transcript string
 	steps      steps
@@ -74,6 +74,9 @@ func (s source) open(ctx context.Context) (*machine, error) {
 		return nil, err
 	}
 	if err := m.steps.do("check initdata against a fresh report", func() error { return m.bindInitData(ctx) }); err != nil {
+		return nil, err
+	}
+	if err := m.checkDebug(); err != nil {
 		return nil, err
 	}
 	if err := m.openEvents(eventlog.DefaultDir, eventlog.DefaultMeasurements); err != nil {

@@ -91,11 +91,20 @@ func commandLine(rest []string) []string {
 
 // workDir is this run's own place in the store: a store has one user at a time.
 func (m *machine) workDir() (string, error) {
+	base, err := m.storeDir()
+	if err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(base, "")
+}
+
+// storeDir is where images and what containers write are kept.
+func (m *machine) storeDir() (string, error) {
 	base := m.conf.Image.Store
 	switch {
 	case m.conf.Scratch != config.Scratch{}:
 		if m.scratch.size() == 0 {
-			return "", errors.New("making the image store: scratch is configured, which agent and run open; memory does not take its place")
+			return "", errors.New("making the image store: scratch is configured, and it is not open; memory does not take its place")
 		}
 		base = scratchPoint
 	case base == "":
@@ -104,7 +113,7 @@ func (m *machine) workDir() (string, error) {
 	if err := os.MkdirAll(base, 0o700); err != nil {
 		return "", fmt.Errorf("making the image store: %w", err)
 	}
-	return os.MkdirTemp(base, "")
+	return base, nil
 }
 
 // pull attests as far as the configuration and the image need it, and pulls.
@@ -152,9 +161,11 @@ func (m *machine) contain(ctx context.Context, what started, bundle *imagepull.B
 	if err != nil {
 		return err
 	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
-	defer cancel()
-	defer func() { err = errors.Join(err, runtime.Close(undo)) }()
+	defer func() {
+		undo, cancel := cleanup(ctx)
+		defer cancel()
+		err = errors.Join(err, runtime.Close(undo))
+	}()
 
 	var c *container.Container
 	err = m.steps.do("create and start the container", func() error {
@@ -177,13 +188,26 @@ func (m *machine) contain(ctx context.Context, what started, bundle *imagepull.B
 	if err != nil {
 		return err
 	}
-	if err := c.WaitOutput(undo); err != nil {
+	if err := waitOutput(ctx, c); err != nil {
 		return err
 	}
 	if exit.Code != 0 {
 		return exitStatus(exit.Code)
 	}
 	return nil
+}
+
+// cleanup is the time for what is done after a container has ended. It begins now, and not
+// with the container, which may have run for days.
+func cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
+}
+
+// waitOutput waits until the output of a container that has ended is passed on.
+func waitOutput(ctx context.Context, c *container.Container) error {
+	limit, cancel := cleanup(ctx)
+	defer cancel()
+	return c.WaitOutput(limit)
 }
 
 // waitOrStop waits for the container; when ctx ends first it asks the container to

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +23,7 @@ import (
 const (
 	scratchName  = "casemate-scratch" // in /dev/mapper
 	scratchPoint = "/run/casemate/scratch"
+	scratchLock  = "/run/casemate/scratch.lock"
 	// diskTime is how long a disk may take to show up: its driver may still be probing it.
 	diskTime = 10 * time.Second
 	diskPoll = 50 * time.Millisecond
@@ -37,6 +40,7 @@ type place struct {
 // scratch is the guest's encrypted disk while it is open.
 type scratch struct {
 	mu      sync.Mutex // guards the fields below; held while it is being opened
+	lock    *os.File
 	control *devmapper.Control
 	mounted *storage.Mounted
 }
@@ -48,6 +52,9 @@ func (s *scratch) open(ctx context.Context, m *machine, places ...place) error {
 	if c == (config.Scratch{}) {
 		return nil
 	}
+	if err := s.own(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := m.steps.do("open scratch", func() error { return s.make(ctx, c, places) })
@@ -55,6 +62,39 @@ func (s *scratch) open(ctx context.Context, m *machine, places ...place) error {
 		return errors.Join(err, s.undo())
 	}
 	m.steps.say("scratch of %d MiB on %s", s.mounted.Size>>20, c.Device)
+	return nil
+}
+
+// own makes this process the one that has scratch, until it ends or closes it. What is mapped and mounted by then is
+// left over from one that was killed.
+func (s *scratch) own() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lock != nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(scratchLock), 0o700); err != nil {
+		return fmt.Errorf("opening scratch: %w", err)
+	}
+	lock, err := os.OpenFile(scratchLock, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening scratch: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return errors.Join(fmt.Errorf("opening scratch: another casemate of this guest has it (%s): %w", scratchLock, err), lock.Close())
+	}
+	s.lock = lock
+	return nil
+}
+
+// reclaim removes what a process that was killed has left. Its containers are gone.
+func (s *scratch) reclaim() error {
+	if err := unmountAll(scratchPoint); err != nil {
+		return err
+	}
+	if err := storage.CloseNamed(s.control, scratchName); !errors.Is(err, unix.ENXIO) {
+		return err
+	}
 	return nil
 }
 
@@ -73,6 +113,9 @@ func (s *scratch) make(ctx context.Context, c config.Scratch, places []place) er
 	}
 	if s.control, err = devmapper.Open(); err != nil {
 		return err
+	}
+	if err := s.reclaim(); err != nil {
+		return fmt.Errorf("removing the scratch of an earlier process: %w", err)
 	}
 	s.mounted, err = storage.MountScratch(ctx, s.control, storage.ScratchConfig{Name: scratchName, Device: device, MinSize: c.MinSize, Cipher: cipher}, f, scratchPoint)
 	if err != nil {
@@ -110,12 +153,16 @@ func (s *scratch) undo() error {
 		}
 		s.mounted = nil
 	}
-	if s.control == nil {
-		return nil
+	var errs []error
+	if s.control != nil {
+		errs = append(errs, s.control.Close())
+		s.control = nil
 	}
-	control := s.control
-	s.control = nil
-	return control.Close()
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+		s.lock = nil
+	}
+	return errors.Join(errs...)
 }
 
 // closeMounted closes what the kernel may hold on to for a moment.

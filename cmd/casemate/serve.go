@@ -29,7 +29,7 @@ type part struct {
 
 // runServe serves the guest's sockets for other tools until it is asked to end: the
 // ocicrypt key provider that skopeo, containerd and podman call, and what
-// guest-components' three daemons serve.
+// guest-components' three daemons serve. Beside them it runs the declared containers.
 func runServe(ctx context.Context, args []string) (err error) {
 	o, _, err := parse(args, 0, 0, nil)
 	if err != nil {
@@ -39,12 +39,16 @@ func runServe(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := m.serveScratch(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.scratch.close()) }()
 	client, err := m.attested(ctx)
 	if err != nil {
 		return err
 	}
 	if client == nil {
-		return fmt.Errorf("nothing to serve: no KBS is configured in %s", o.config)
+		return m.serveContainers(ctx, o)
 	}
 	keys := keyprovider.NewCache(client, client)
 	defer keys.Clear()
@@ -63,10 +67,51 @@ func runServe(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	parts := m.parts(client, keys, agent, hub)
+	if len(m.conf.Containers) > 0 {
+		fleet, err := m.newFleet(client, keys, hub.Sealed)
+		if err != nil {
+			return err
+		}
+		parts = append(parts, fleet.part())
+	}
 	if len(parts) == 0 {
-		return fmt.Errorf("nothing to serve: neither keyprovider.listen nor an address of services is set in %s", o.config)
+		return fmt.Errorf("nothing to serve: keyprovider.listen, an address of services or a container must be set in %s", o.config)
 	}
 	return m.serveParts(ctx, parts, leases.renew)
+}
+
+// serveScratch opens scratch where it is configured. Declared containers that a killed process has left would hold the old one.
+func (m *machine) serveScratch(ctx context.Context) error {
+	if m.conf.Scratch == (config.Scratch{}) {
+		return nil
+	}
+	if err := m.scratch.own(); err != nil {
+		return err
+	}
+	if err := reclaimFleet(ctx, m.log); err != nil {
+		return errors.Join(err, m.scratch.close())
+	}
+	return m.scratch.open(ctx, m)
+}
+
+// serveContainers runs the declared containers of a guest that has no relying party:
+// what needs a key from one fails.
+func (m *machine) serveContainers(ctx context.Context, o options) error {
+	if len(m.conf.Containers) == 0 {
+		return fmt.Errorf("nothing to serve: no KBS and no container is configured in %s", o.config)
+	}
+	if others := m.parts(nil, nil, nil, &services.Hub{}); len(others) > 0 {
+		return fmt.Errorf("serving the %s: no KBS is configured in %s", others[0].name, o.config)
+	}
+	sealed, err := m.unsealer(noKBS{})
+	if err != nil {
+		return err
+	}
+	fleet, err := m.newFleet(nil, nil, sealed)
+	if err != nil {
+		return err
+	}
+	return m.serveParts(ctx, []part{fleet.part()})
 }
 
 // parts lists what configuration gives an address. Layer keys are cached as long as

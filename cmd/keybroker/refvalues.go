@@ -113,6 +113,9 @@ func showReferenceValues(out io.Writer, r owner.Registration) {
 	if r.TestRoots {
 		fmt.Fprintln(out, "test_roots   true: evidence may prove nothing about hardware")
 	}
+	if r.Debug {
+		fmt.Fprintln(out, "debug        true: secrets go to guests in which the host has a shell")
+	}
 	for _, gap := range r.Gaps() {
 		fmt.Fprintf(out, "unproved     %s: %s\n", gap.Part, gap.Why)
 	}

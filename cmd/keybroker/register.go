@@ -13,8 +13,7 @@ import (
 
 func newRegister(s streams) *cobra.Command {
 	var f ownerFlags
-	var policyFile string
-	var accept []string
+	var with beside
 	var remove bool
 	c := &cobra.Command{
 		Use:   "register FILE | register --remove ID",
@@ -27,27 +26,42 @@ that no longer match are refused at their next request.`,
 		Args: exactly("FILE or ID"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if remove {
-				if policyFile != "" || len(accept) > 0 {
-					return usagef("--policy and --accept-unproved are for a registration")
+				if !with.empty() {
+					return usagef("--policy, --values and --accept-unproved are for a registration")
 				}
 				return unregister(c.Context(), s, f, args[0])
 			}
-			return register(c.Context(), s, f, args[0], policyFile, accept)
+			if (with.values != "") != (with.valuesKey != "") {
+				return usagef("--values and --values-key go together")
+			}
+			return register(c.Context(), s, f, args[0], with)
 		},
 	}
 	f.add(c)
-	c.Flags().StringVar(&policyFile, "policy", "", "file with the workload's resource policy, in place of the key policy")
-	c.Flags().StringSliceVar(&accept, "accept-unproved", nil, "do without proof of a part: agent, initdata")
+	c.Flags().StringVar(&with.policy, "policy", "", "file with the workload's resource policy, in place of the key policy")
+	c.Flags().StringSliceVar(&with.accept, "accept-unproved", nil, "do without proof of a part: agent, initdata")
+	c.Flags().StringVar(&with.values, "values", "", "file with the release's signed reference values, of casemate-build measure bundle, for the TEEs of the registration")
+	c.Flags().StringVar(&with.valuesKey, "values-key", "", "PEM file with the public key that the reference values are signed with")
 	c.Flags().BoolVar(&remove, "remove", false, "remove the workload ID and its secrets")
 	return c
 }
 
-func register(ctx context.Context, s streams, f ownerFlags, file, policyFile string, accept []string) error {
+// beside is what a registration is completed from.
+type beside struct {
+	policy, values, valuesKey string
+	accept                    []string
+}
+
+func (b beside) empty() bool {
+	return b.policy == "" && b.values == "" && b.valuesKey == "" && len(b.accept) == 0
+}
+
+func register(ctx context.Context, s streams, f ownerFlags, file string, with beside) error {
 	client, err := f.client()
 	if err != nil {
 		return err
 	}
-	registration, err := readRegistration(file, policyFile, accept)
+	registration, err := readRegistration(file, with)
 	if err != nil {
 		return err
 	}
@@ -66,27 +80,37 @@ func register(ctx context.Context, s streams, f ownerFlags, file, policyFile str
 	if registration.TestRoots {
 		fmt.Fprintf(s.out, "test_roots = true: this workload trusts evidence that proves nothing about hardware\n")
 	}
+	if registration.Debug {
+		fmt.Fprintf(s.out, "debug = true: this workload's secrets go to guests in which the host has a shell\n")
+	}
 	for _, gap := range registration.Gaps() {
 		fmt.Fprintf(s.out, "accepted without proof: %s (%s)\n", gap.Part, gap.Why)
 	}
 	return nil
 }
 
-func readRegistration(file, policyFile string, accept []string) (owner.Registration, error) {
+func readRegistration(file string, with beside) (owner.Registration, error) {
 	text, err := readFile(file, owner.MaxRegistrationSize)
 	if err != nil {
 		return owner.Registration{}, fmt.Errorf("reading registration: %w", err)
 	}
 	var also owner.Also
-	for _, part := range accept {
+	for _, part := range with.accept {
 		also.AcceptUnproved = append(also.AcceptUnproved, owner.Part(part))
 	}
-	if policyFile != "" {
-		rego, err := readFile(policyFile, owner.MaxPolicySize)
+	if with.policy != "" {
+		rego, err := readFile(with.policy, owner.MaxPolicySize)
 		if err != nil {
 			return owner.Registration{}, fmt.Errorf("reading policy: %w", err)
 		}
 		also.Policy = string(rego)
+	}
+	if with.values != "" {
+		bundle, err := readValues(with.values, with.valuesKey)
+		if err != nil {
+			return owner.Registration{}, err
+		}
+		also.Complete = func(r *owner.Registration) error { return addValues(r, bundle) }
 	}
 	return owner.ParseTOMLWith(text, also)
 }

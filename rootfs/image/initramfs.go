@@ -23,14 +23,23 @@ const (
 	None Compression = "none"
 )
 
-// WriteInitramfs writes the tree as a newc archive to w, which the caller closes.
+// WriteInitramfs writes the tree as a newc archive to w, which the caller closes. In front
+// of a debug guest's stands another with its mark, not compressed.
 func WriteInitramfs(w io.Writer, t *Tree, c Compression) error {
+	if t.debug {
+		if err := writeMark(cpio.NewWriter(w), t); err != nil {
+			return err
+		}
+	}
 	packed, err := compressor(w, c)
 	if err != nil {
 		return err
 	}
 	archive := cpio.NewWriter(packed)
 	for _, e := range t.Entries() {
+		if e.Path == DebugMark {
+			continue
+		}
 		if err = archiveEntry(archive, e); err != nil {
 			break
 		}

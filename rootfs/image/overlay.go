@@ -63,17 +63,7 @@ func (r Recipe) OverlayTree(init Init, extra []Entry) (*Tree, error) {
 // WriteOverlay fills dir, which must not exist, for kata's osbuilder: the program,
 // the tree, and the variables that its scripts read.
 func WriteOverlay(dir, program string, init Init, t *Tree) error {
-	if err := checkStatic(program); err != nil {
-		return fmt.Errorf("taking %s as the agent: %w", program, err)
-	}
-	agent := NewTree()
-	if err := agent.Add(Entry{Path: "/" + OverlayAgent, Kind: File, Perm: programPerm, HostPath: program}); err != nil {
-		return err
-	}
-	if err := WriteDir(dir, agent); err != nil {
-		return err
-	}
-	if err := WriteDir(filepath.Join(dir, OverlayRoot), t); err != nil {
+	if err := checkProgram(program, false); err != nil {
 		return err
 	}
 	agentInit := map[Init]string{InitAgent: "yes", InitSystemd: "no"}[init]
@@ -83,14 +73,25 @@ func WriteOverlay(dir, program string, init Init, t *Tree) error {
 		"export AGENT_INIT=" + agentInit,
 		"export CONFIDENTIAL_GUEST=yes MEASURED_ROOTFS=yes",
 	}
-	return os.WriteFile(filepath.Join(dir, OverlayEnv), []byte(strings.Join(lines, "\n")+"\n"), filePerm)
+	agent := NewTree()
+	if err := agent.Add(
+		Entry{Path: "/" + OverlayAgent, Kind: File, Perm: programPerm, HostPath: program},
+		Entry{Path: "/" + OverlayEnv, Kind: File, Perm: filePerm, Text: strings.Join(lines, "\n") + "\n"},
+	); err != nil {
+		return err
+	}
+	if err := WriteDir(dir, agent); err != nil {
+		return err
+	}
+	return WriteDir(filepath.Join(dir, OverlayRoot), t)
 }
 
 // WriteDir writes the tree as a directory, which must not exist. Owners and times are
 // those of whoever writes; device nodes, which only root can make and the kernel's
 // devtmpfs has, are left out.
 func WriteDir(dir string, t *Tree) error {
-	if err := os.Mkdir(dir, dirPerm); err != nil {
+	// Whatever the umask: the mode of the root goes along with what is copied out of it.
+	if err := makeDir(dir); err != nil {
 		return err
 	}
 	for _, e := range t.Entries() {
@@ -99,6 +100,14 @@ func WriteDir(dir string, t *Tree) error {
 		}
 	}
 	return nil
+}
+
+// makeDir never changes the mode of a directory that was there before.
+func makeDir(dir string) error {
+	if err := os.Mkdir(dir, dirPerm); err != nil {
+		return err
+	}
+	return os.Chmod(dir, dirPerm)
 }
 
 func (e Entry) writeTo(name string) error {

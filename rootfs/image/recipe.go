@@ -83,15 +83,20 @@ type Module struct {
 type Inputs struct {
 	Program string   // host path of the casemate binary, statically linked
 	Modules []Module // dependencies first; may be empty for a kernel that has everything built in
+	Debug   bool     // the guest is one for debugging: Program is built so, and
+	Shell   string   // is the host path of a static busybox for it
 	Extra   []Entry  // casemate.toml, certificates of registries
 }
 
 // GuestTree is the whole guest, as a root file system or as kata's initrd.
 func (r Recipe) GuestTree(in Inputs) (*Tree, error) {
-	if err := checkStatic(in.Program); err != nil {
-		return nil, fmt.Errorf("taking %s into the guest: %w", in.Program, err)
+	t, err := in.start()
+	if err == nil && in.Debug {
+		err = t.addShell(in.Shell)
 	}
-	t := NewTree()
+	if err != nil {
+		return nil, err
+	}
 	list := nodes()
 	list = append(list,
 		Entry{Path: tempDir, Kind: Directory, Perm: tempDirPerm},
@@ -117,15 +122,27 @@ func (r Recipe) GuestTree(in Inputs) (*Tree, error) {
 // BootTree is the measured boot: just enough to find the root that pin names, a
 // verity.Pin's text.
 func (r Recipe) BootTree(in Inputs, pin string) (*Tree, error) {
-	if err := checkStatic(in.Program); err != nil {
-		return nil, fmt.Errorf("taking %s into the guest: %w", in.Program, err)
+	t, err := in.start()
+	if err != nil {
+		return nil, err
 	}
-	t := NewTree()
 	list := append(nodes(),
 		Entry{Path: "/proc", Kind: Directory, Perm: dirPerm},
 		Entry{Path: initProgram, Kind: File, Perm: programPerm, HostPath: in.Program},
 		Entry{Path: RootPin, Kind: File, Perm: filePerm, Text: strings.TrimSpace(pin) + "\n"})
 	return t, t.Add(slices.Concat(list, in.Extra, modules(in.Modules))...)
+}
+
+// start checks the program and begins a tree, of a debug guest with its mark.
+func (in Inputs) start() (*Tree, error) {
+	if err := checkProgram(in.Program, in.Debug); err != nil {
+		return nil, err
+	}
+	t := NewTree()
+	if !in.Debug {
+		return t, nil
+	}
+	return t, t.addDebug()
 }
 
 // nodes are what the kernel and the Go runtime open before anything is mounted.

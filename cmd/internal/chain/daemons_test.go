@@ -19,9 +19,43 @@ import (
 )
 
 // TestDaemons starts the binary under the names and with the flags that a stock kata-agent
-// uses, and asks the third of them what a container asks.
+// uses, from its own root and from a coco extension, and asks the third of them what a
+// container asks.
 func TestDaemons(t *testing.T) {
-	w := newWorld(t)
+	t.Run("of the root", func(t *testing.T) {
+		w := newWorld(t)
+		bin := w.path("bin")
+		if err := os.Mkdir(bin, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"attestation-agent", "confidential-data-hub", "api-server-rest"} {
+			target, err := filepath.Abs(program("casemate-testsnp"))
+			if err == nil {
+				err = os.Symlink(target, filepath.Join(bin, name))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.stockDaemons(t, bin, stockLines)
+	})
+	t.Run("of an extension", func(t *testing.T) {
+		w := newWorld(t)
+		root := w.extension(t)
+		w.stockDaemons(t, root, launchPlan(t, root))
+	})
+}
+
+// stockLines start the daemons below $2 as kata-agent does where there is no extension;
+// $3 is in place of REST's fixed address.
+const stockLines = `"$2/attestation-agent" --attestation_sock unix:///run/confidential-containers/attestation-agent/attestation-agent.sock --initdata-toml /run/confidential-containers/initdata/initdata.toml &
+"$2/confidential-data-hub" &
+"$2/api-server-rest" --features all --bind "$3" &
+`
+
+// stockDaemons asks daemons that lines start.
+func (w *world) stockDaemons(t *testing.T, bin, lines string) {
+	t.Helper()
 	d := w.initdata(t, "initdata-d.toml", "d", w.policy)
 	w.register(t, "d", d.Digest)
 	w.secret(t, "d", "app/config/x", "secret of d")
@@ -31,18 +65,9 @@ func TestDaemons(t *testing.T) {
 	}
 	// The guest's own places, which the daemons go by: a measured root's configuration,
 	// and the files that kata-agent writes.
-	etc, run, bin := w.path("etc"), w.path("stock"), w.path("bin")
-	for _, dir := range []string{etc, filepath.Join(run, "initdata"), bin} {
+	etc, run := w.path("etc"), w.path("stock")
+	for _, dir := range []string{etc, filepath.Join(run, "initdata")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, name := range []string{"attestation-agent", "confidential-data-hub", "api-server-rest"} {
-		target, err := filepath.Abs(program("casemate-testsnp"))
-		if err == nil {
-			err = os.Symlink(target, filepath.Join(bin, name))
-		}
-		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -66,11 +91,9 @@ func TestDaemons(t *testing.T) {
 			defer os.Remove(dir)
 		}
 	}
-	const script = `mount --bind "$0" /etc/casemate && mount --bind "$1" /run/confidential-containers && mount -t tmpfs none /run/casemate || exit 1
-"$2/attestation-agent" --attestation_sock unix:///run/confidential-containers/attestation-agent/attestation-agent.sock --initdata-toml /run/confidential-containers/initdata/initdata.toml &
-"$2/confidential-data-hub" &
-"$2/api-server-rest" --features all --bind "$3" &
-wait` // a shell stays the first process of the namespace: casemate as PID 1 would boot a guest
+	// A shell stays the first process of the namespace: casemate as PID 1 would boot a guest.
+	script := `mount --bind "$0" /etc/casemate && mount --bind "$1" /run/confidential-containers && mount -t tmpfs none /run/casemate || exit 1
+` + lines + "wait"
 	if os.Mkdir("/run/casemate", 0o700) == nil {
 		defer os.Remove("/run/casemate")
 	}

@@ -78,7 +78,7 @@ func (w *podWorld) podInitData(t *testing.T, name string, broker *fixture.Broker
 		t.Fatal(err)
 	}
 	d, err := fixture.WriteInitData(t.Context(), program("casemate-build"), w.path(name), fixture.InitDataOptions{
-		Workload: workload, KBS: fromGuest(broker.URL), Cert: broker.Cert, Policy: policy, Rego: rego, Insecure: registry,
+		Workload: workload, KBS: fromGuest(broker.URL), Cert: broker.Cert, Policy: policy, Rego: rego, Casemate: fmt.Sprintf("[image]\ninsecure_registries = [%q]\n", registry),
 	})
 	if err != nil {
 		t.Fatal(err)

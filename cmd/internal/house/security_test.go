@@ -61,7 +61,7 @@ func hasTest(t *testing.T, dir, name string) bool {
 // What must never ship stands behind its tag: without the tag it is not part of any
 // program of ours.
 func TestTestOnlyCode(t *testing.T) {
-	for _, tag := range []string{"testsnp", "sample", "vmtest"} {
+	for _, tag := range []string{"testsnp", "sample", "vmtest", "debug"} {
 		t.Run(tag, func(t *testing.T) {
 			files := taggedFiles(t, tag)
 			if len(files) == 0 {

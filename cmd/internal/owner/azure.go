@@ -16,6 +16,8 @@ type AzureReference struct {
 	// PCRs are as in TPMReference; only 4, what the firmware started, is required: the
 	// firmware is part of the paravisor's measurement.
 	PCRs PCRs `toml:"pcrs" json:"pcrs"`
+	// Debug says that these are the values of debug images, as in SNPReference.
+	Debug bool `toml:"debug,omitempty" json:"debug,omitempty"`
 }
 
 // OnSNP reports whether SEV-SNP protects a guest of tee.

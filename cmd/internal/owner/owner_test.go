@@ -116,6 +116,7 @@ func TestValidate(t *testing.T) {
 			r.TEEs = append(r.TEEs, evidence.TDX)
 			r.TDX = &TDXReference{Measurements: []string{strings.Repeat("22", 48)}, AcceptTCB: []string{"Revoked"}}
 		}},
+		{"values of a debug image", "want debug = true", func(r *Registration) { r.SNP.Debug = true }},
 		{"tee twice", "twice", func(r *Registration) { r.TEEs = []evidence.TEE{"snp", "snp"} }},
 		{"sample without policy", "never affirming", func(r *Registration) { r.Policy = "" }},
 		{"no initdata", "no initdata digest", func(r *Registration) { r.InitData = nil }},

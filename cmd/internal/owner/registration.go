@@ -43,6 +43,10 @@ type Registration struct {
 	// not accepted is refused (Gaps).
 	AcceptUnproved []Part `toml:"accept_unproved,omitempty" json:"accept_unproved,omitempty"`
 
+	// Debug admits debug guests, which give a shell to whoever holds their console: the host.
+	// Guests say so in their initdata, and reference values of their images are marked.
+	Debug bool `toml:"debug,omitempty" json:"debug,omitempty"`
+
 	// Policy is the workload's own resource policy: Rego v1, package policy, rule
 	// allow. Empty means the keybroker's built-in policy, which wants every submodule of
 	// the token affirming.
@@ -53,6 +57,10 @@ type Registration struct {
 type SNPReference struct {
 	// Measurements are the accepted launch digests: 48 bytes, lower-case hex.
 	Measurements []string `toml:"measurements" json:"measurements"`
+
+	// Debug says that these are the values of debug images, as casemate-build measure
+	// finds. It asks for Registration.Debug.
+	Debug bool `toml:"debug,omitempty" json:"debug,omitempty"`
 
 	// MinimumTCB is the lowest accepted firmware by product line: "milan", "genoa"
 	// (with Bergamo and Siena) or "turin", compared with the lowest of the report's

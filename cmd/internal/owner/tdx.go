@@ -14,6 +14,9 @@ type TDXReference struct {
 	// Measurements are the accepted values of MRTD: 48 bytes, lower-case hex.
 	Measurements []string `toml:"measurements" json:"measurements"`
 
+	// Debug says that these are the values of debug images, as in SNPReference.
+	Debug bool `toml:"debug,omitempty" json:"debug,omitempty"`
+
 	// RTMR0 to RTMR3 are the accepted values of the run-time registers: 48 bytes,
 	// lower-case hex. An empty list leaves its register unchecked.
 	RTMR0 []string `toml:"rtmr0,omitempty" json:"rtmr0,omitempty"`

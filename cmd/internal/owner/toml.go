@@ -25,6 +25,8 @@ type Also struct {
 	Policy string
 	// AcceptUnproved is added to the registration's own.
 	AcceptUnproved []Part
+	// Complete adds reference values; nil adds none.
+	Complete func(*Registration) error
 }
 
 // ParseTOMLWith is ParseTOML with what was said beside the file.
@@ -32,6 +34,11 @@ func ParseTOMLWith(text []byte, also Also) (Registration, error) {
 	r, err := decodeTOML(text)
 	if err != nil {
 		return Registration{}, err
+	}
+	if also.Complete != nil {
+		if err := also.Complete(&r); err != nil {
+			return Registration{}, err
+		}
 	}
 	if also.Policy != "" && r.Policy != "" {
 		return Registration{}, errors.New("registration has a policy, and another was given")

@@ -24,6 +24,9 @@ type TPMReference struct {
 	// by any other key is refused.
 	AttestationKeys []string `toml:"attestation_keys" json:"attestation_keys"`
 
+	// Debug says that these are the values of debug images, as in SNPReference.
+	Debug bool `toml:"debug,omitempty" json:"debug,omitempty"`
+
 	// PCRs are the accepted values by register number, "0" to "23": 32 bytes of the
 	// SHA-256 bank, lower-case hex. Required are 0 (firmware) and 4 (what it started).
 	// Register 8 is compared with the initdata, 16 and 23 can be reset by anybody in the

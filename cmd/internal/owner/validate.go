@@ -52,7 +52,7 @@ func (r *Registration) validateForm() error {
 	if len(r.Policy) > MaxPolicySize {
 		return fmt.Errorf("workload %s: policy is %d bytes, at most %d allowed", r.ID, len(r.Policy), MaxPolicySize)
 	}
-	for _, check := range []func() error{r.validateTEEs, r.validateInitData, r.validateSNP, r.validateTDX, r.validateTPM, r.validateAzure} {
+	for _, check := range []func() error{r.validateTEEs, r.validateInitData, r.validateSNP, r.validateTDX, r.validateTPM, r.validateAzure, r.validateDebug} {
 		if err := r.named(check); err != nil {
 			return err
 		}
@@ -75,6 +75,24 @@ func (r *Registration) validateTEEs() error {
 	// Sample evidence never becomes affirming, so the built-in policy denies it.
 	if r.Takes(evidence.Sample) && r.Policy == "" {
 		return errors.New(`tee "sample" proves nothing and is never affirming: only a policy of the workload's own can release to it`)
+	}
+	return nil
+}
+
+// DebugValues reports whether the reference values for tee are those of debug images.
+func (r *Registration) DebugValues(tee evidence.TEE) bool {
+	return OnSNP(tee) && r.SNP != nil && r.SNP.Debug ||
+		OnTDX(tee) && r.TDX != nil && r.TDX.Debug ||
+		OnAzure(tee) && r.Azure != nil && r.Azure.Debug ||
+		tee == evidence.TPM && r.TPM != nil && r.TPM.Debug
+}
+
+// validateDebug keeps values of debug images out of a workload that is not for debugging.
+func (r *Registration) validateDebug() error {
+	for _, tee := range r.TEEs {
+		if r.DebugValues(tee) && !r.Debug {
+			return fmt.Errorf("the %s reference values are those of a debug image, which gives its host a shell: want debug = true above all tables", tee)
+		}
 	}
 	return nil
 }

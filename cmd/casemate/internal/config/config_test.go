@@ -32,6 +32,7 @@ func TestLoad(t *testing.T) {
 		{name: "a plain TPM by its name", text: "tee = 'tpm'\n", want: Measured{TEE: "tpm"}},
 		{name: "a TEE that does not exist", text: "tee = 'tpm2'\n", wantErr: "unknown TEE"},
 		{name: "workload outside initdata", text: "workload = 'a'\n", wantErr: "belongs into initdata"},
+		{name: "debug outside initdata", text: "debug = true\n", wantErr: "belongs into initdata"},
 		{name: "a key twice in two spellings", text: "[kbs]\nurl = 'https://a'\nURL = 'https://b'\ncert = 'P'\n", wantErr: "line 3: unknown key"},
 		{name: "over its cap", text: strings.Repeat("#", maxFile+1), wantErr: "at most"},
 	} {

@@ -27,6 +27,9 @@ type Measured struct {
 	// Workload selects the registration at the relying party. It comes from
 	// initdata alone and authorises nothing.
 	Workload string `toml:"workload"`
+	// Debug is true in the initdata of a debug guest, where the relying party reads it. Such a
+	// guest takes no other initdata, and no other guest takes this.
+	Debug bool `toml:"debug"`
 	// InitData is the file that holds the initdata of a guest that has no
 	// initdata device. The bytes in it are still checked against the evidence.
 	InitData string `toml:"initdata"`
@@ -50,6 +53,9 @@ type Measured struct {
 	Disk    Disk    `toml:"disk"`
 	// Volumes are the persistent volumes that may be created and opened, by their names.
 	Volumes map[string]Volume `toml:"volume"`
+
+	// Containers are started by casemate serve.
+	Containers []Container `toml:"container"`
 }
 
 // KBS names the relying party and what proves that it is the one meant.
@@ -128,6 +134,9 @@ func Load(path string) (Measured, error) {
 	if m.Workload != "" {
 		return Measured{}, fmt.Errorf("reading the measured configuration %s: workload belongs into initdata, which the relying party compares", path)
 	}
+	if m.Debug {
+		return Measured{}, fmt.Errorf("reading the measured configuration %s: debug belongs into initdata, which the relying party compares", path)
+	}
 	return m, nil
 }
 
@@ -194,7 +203,7 @@ func (m Measured) check() error {
 	if m.Image.Store != "" && m.Scratch != (Scratch{}) {
 		return errors.New("image.store and scratch: want one of them")
 	}
-	return errors.Join(m.Scratch.check(), m.Disk.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), m.CoCoAS.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
+	return errors.Join(m.Scratch.check(), m.Disk.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), m.CoCoAS.check(), checkVolumes(m.Volumes), checkContainers(m.Containers), m.Services.check(m.own()))
 }
 
 // own lists the secrets that the guest fetches for itself.
@@ -213,6 +222,9 @@ func (m Measured) own() []string {
 // measured configuration switched off.
 func (m Measured) Weaknesses() []string {
 	var list []string
+	if m.Debug {
+		list = append(list, "debug: the host has a shell in this guest")
+	}
 	if m.KBS.PlainHTTP {
 		list = append(list, "kbs.plain_http: the KBS is not authenticated; whoever is on the path may answer in its place")
 	}
@@ -310,6 +322,7 @@ func (m Measured) join(o Measured) (Measured, error) {
 	list("image.roots", &m.Image.Roots, o.Image.Roots)
 	list("services.secure_mount", &m.Services.SecureMount, o.Services.SecureMount)
 	list("services.rest_resources", &m.Services.RESTResources, o.Services.RESTResources)
+	m.Debug = m.Debug || o.Debug
 	m.Services.GetToken = m.Services.GetToken || o.Services.GetToken
 	m.Services.RESTToken = m.Services.RESTToken || o.Services.RESTToken
 	m.EventLog.Enable = m.EventLog.Enable || o.EventLog.Enable
@@ -320,6 +333,12 @@ func (m Measured) join(o Measured) (Measured, error) {
 	}
 	if len(m.Credentials) == 0 {
 		m.Credentials = o.Credentials
+	}
+	if len(m.Containers) > 0 && len(o.Containers) > 0 && !equalContainers(m.Containers, o.Containers) {
+		failures = append(failures, errors.New("containers are set twice, and differ"))
+	}
+	if len(m.Containers) == 0 {
+		m.Containers = o.Containers
 	}
 	var err error
 	if m.Volumes, err = joinVolumes(m.Volumes, o.Volumes); err != nil {

@@ -65,7 +65,8 @@ type Volume struct {
 	// Mount is where in a container the volume is mounted; empty: in none.
 	Mount string `toml:"mount"`
 	// Device says which disk is meant, and with Mount it must be set. In a pod it is the device path of the container
-	// that gets the volume, as the pod's file names it; otherwise /dev/NAME or serial:SERIAL in the guest.
+	// that gets the volume, as the pod's file names it; otherwise, and for what casemate serve opens, /dev/NAME or
+	// serial:SERIAL in the guest.
 	Device string `toml:"device"`
 }
 
@@ -142,19 +143,20 @@ func (v Volume) checkCreate() error {
 
 // checkMount wants a mount point that hides nothing which the container needs.
 func (v Volume) checkMount() error {
-	if v.Mount == "" && v.Device == "" {
+	if v.Device == "" && v.Mount == "" {
 		return nil
+	}
+	if err := checkDevice("device", v.Device); err != nil || v.Mount == "" {
+		return err
 	}
 	first, _, _ := strings.Cut(strings.TrimPrefix(v.Mount, "/"), "/")
 	switch {
-	case v.Mount == "" || v.Device == "":
-		return errors.New("mount and device: want both or neither")
 	case v.FS != FSExt4:
 		return fmt.Errorf("mount: fs is %q, and there is no file system to mount", v.FS)
 	case !strings.HasPrefix(v.Mount, "/") || path.Clean(v.Mount) != v.Mount || slices.Contains([]string{"", "proc", "sys", "dev"}, first):
 		return fmt.Errorf("mount %q: want an absolute path outside of /proc, /sys and /dev", v.Mount)
 	}
-	return checkDevice("device", v.Device)
+	return nil
 }
 
 // checkMounts wants each volume that the data hub may mount to stand in the same

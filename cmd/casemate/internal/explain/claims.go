@@ -52,7 +52,7 @@ const (
 // request itself have none.
 func claimOf(rule string) string {
 	return map[string]string{
-		"tee-listed": claimTEE, "nonce": claimNonce, "initdata": claimInitData, "initdata-listed": claimInitData, "workload": claimWorkload,
+		"tee-listed": claimTEE, "nonce": claimNonce, "initdata": claimInitData, "initdata-listed": claimInitData, "debug-guest": claimInitData, "workload": claimWorkload,
 		"report-data": claimReportData, "measurement": claimMeasurement, "host-data": claimHostData, "config-id": claimConfigID,
 		"vmpl": claimVMPL, "debug": claimPolicy, "migration": claimPolicy, "sept-ve": claimAttributes, "module-signer": claimModule,
 		"tcb-floor": claimTCB, "tcb-minimum": claimTCB, "tcb-certified": claimTCB, "tcb-info": claimTCB, "chip-certified": claimChip,

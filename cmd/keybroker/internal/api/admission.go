@@ -21,7 +21,17 @@ import (
 const (
 	configName  = "casemate.toml"
 	workloadKey = "workload"
+	// debugKey is true for debug guests: their agent takes no other document, and no other
+	// agent takes theirs.
+	debugKey = "debug"
 )
+
+// admitted is what a listed initdata document says.
+type admitted struct {
+	digest       verifier.Digest
+	registration owner.Registration
+	debug        bool
+}
 
 // admission finds the registration that a guest is judged by. The document's id only
 // selects it: whether the digest is one of that registration's is a rule of the
@@ -102,44 +112,51 @@ func (a *admission) lists(digest verifier.Digest) bool {
 	return a.listed[digest.String()]
 }
 
-// admit parses a document that passed screen and returns its digest and the registration
-// that it selects, or the finding that denies. err says that the store failed. The
+// admit parses a document that passed screen and returns what it says, with the
+// registration that it selects, or the finding that denies. err says that the store failed. The
 // caller holds a slot of verifying: a listed document may still be large.
-func (a *admission) admit(st *store.Store, document []byte) (verifier.Digest, owner.Registration, *verifier.Finding, error) {
+func (a *admission) admit(st *store.Store, document []byte) (admitted, *verifier.Finding, error) {
 	d, err := initdata.Parse(document)
 	if err != nil {
-		return verifier.Digest{}, owner.Registration{}, deny("initdata", "an initdata document", err.Error()), nil
+		return admitted{}, deny("initdata", "an initdata document", err.Error()), nil
 	}
 	// What was listed may be the digest by another algorithm than the document's own.
-	digest := verifier.Digest{Algorithm: d.Algorithm, Sum: d.Digest()}
-	if !a.lists(digest) {
-		return digest, owner.Registration{}, deny("initdata-listed", "a digest that a registration lists", digest.String()), nil
+	found := admitted{digest: verifier.Digest{Algorithm: d.Algorithm, Sum: d.Digest()}}
+	if !a.lists(found.digest) {
+		return found, deny("initdata-listed", "a digest that a registration lists", found.digest.String()), nil
 	}
-	id, err := workloadOf(d.Data[configName])
+	id, debug, err := workloadOf(d.Data[configName])
 	if err != nil {
-		return digest, owner.Registration{}, deny("workload", `workload = "ID" in `+configName, err.Error()), nil
+		return found, deny("workload", `workload = "ID" in `+configName, err.Error()), nil
 	}
-	r, err := st.Workload(id)
+	found.debug = debug
+	found.registration, err = st.Workload(id)
 	if errors.Is(err, store.ErrNotFound) {
-		return digest, owner.Registration{}, deny("workload", "a registered workload", id), nil
+		return found, deny("workload", "a registered workload", id), nil
 	}
-	return digest, r, nil, err
+	return found, nil, err
 }
 
 func deny(rule, wanted, found string) *verifier.Finding {
 	return &verifier.Finding{Rule: rule, Wanted: wanted, Found: found}
 }
 
-// workloadOf reads the id. The rest of the file is for the guest.
-func workloadOf(config string) (string, error) {
+// workloadOf reads the id, and whether the guest is one for debugging. The rest of the file
+// is for the guest.
+func workloadOf(config string) (id string, debug bool, err error) {
 	// A map, because the decoder matches struct fields without regard to case.
 	var doc map[string]any
 	if _, err := toml.Decode(config, &doc); err != nil {
-		return "", fmt.Errorf("parsing %s: %w", configName, err)
+		return "", false, fmt.Errorf("parsing %s: %w", configName, err)
 	}
 	id, ok := doc[workloadKey].(string)
 	if !ok {
-		return "", fmt.Errorf("no string %q", workloadKey)
+		return "", false, fmt.Errorf("no string %q", workloadKey)
 	}
-	return id, owner.CheckID(id)
+	if value, ok := doc[debugKey]; ok {
+		if debug, ok = value.(bool); !ok {
+			return "", false, fmt.Errorf("%q is neither true nor false", debugKey)
+		}
+	}
+	return id, debug, owner.CheckID(id)
 }

@@ -125,8 +125,8 @@ func (s *Server) judge(ctx context.Context, sess session, body []byte, record *a
 // verify parses the initdata, which some registration lists, and judges the evidence.
 // The caller holds a slot of verifying.
 func (s *Server) verify(sess session, a evidence.Attestation, reportData evidence.ReportData, record *audit.Record) (token.Grant, []verifier.Finding, error) {
-	digest, registration, denied, err := s.admission.admit(s.store, a.InitData)
-	record.InitData, record.Workload = digest.String(), registration.ID
+	guest, denied, err := s.admission.admit(s.store, a.InitData)
+	record.InitData, record.Workload = guest.digest.String(), guest.registration.ID
 	if err != nil {
 		return token.Grant{}, nil, err
 	}
@@ -134,14 +134,15 @@ func (s *Server) verify(sess session, a evidence.Attestation, reportData evidenc
 		return token.Grant{}, []verifier.Finding{*denied}, nil
 	}
 	verdict := s.verifier.Verify(verifier.Input{
-		TEE: sess.tee, Evidence: a.Evidence, ReportData: reportData, InitData: digest, Registration: registration, Now: s.now(),
+		TEE: sess.tee, Evidence: a.Evidence, ReportData: reportData, InitData: guest.digest, Debug: guest.debug,
+		Registration: guest.registration, Now: s.now(),
 	})
 	record.Guest(verdict.Facts)
-	record.InitData = digest.String()
+	record.InitData = guest.digest.String()
 	if !verdict.Allowed() {
 		return token.Grant{}, reasons(verdict), nil
 	}
-	return token.Grant{ID: sess.correlation, Workload: registration.ID, Verdict: verdict, RuntimeData: a.RuntimeData}, nil, nil
+	return token.Grant{ID: sess.correlation, Workload: guest.registration.ID, Verdict: verdict, RuntimeData: a.RuntimeData}, nil, nil
 }
 
 // reasons is never empty for a verdict that does not allow.

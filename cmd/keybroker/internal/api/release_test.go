@@ -124,6 +124,33 @@ func TestRegistrationChanges(t *testing.T) {
 	}
 }
 
+// A debug guest attests with initdata that says so: only a registration that says so too
+// takes it, and no longer than it says it.
+func TestDebugGuests(t *testing.T) {
+	b := newBroker(t)
+	doc := document(t, "web", "debug = true\n")
+	attest := func(doc []byte) answer { g := b.guest(doc); g.auth(); return g.attest() }
+	b.register("web", doc, nil)
+	b.put("web", "app/key/1", "v")
+	wantRefused(t, attest(doc), 401, "AttestationError")
+	b.wantLast(audit.Attest, "debug-guest")
+
+	admit := func(r *owner.Registration) { r.Debug, r.SNP.Debug = true, true }
+	b.register("web", doc, admit)
+	g := b.guest(doc).handshake()
+	g.wantSecret(g.get("app/key/1"), "v")
+	b.register("web", doc, nil)
+	wantRefused(t, g.get("app/key/1"), 403, "PolicyDeny")
+	b.wantLast(audit.Release, "debug-guest")
+
+	for _, unclear := range []string{"debug = 'true'\n", "debug = 1\n"} {
+		doc := document(t, "web", unclear)
+		b.register("web", doc, admit)
+		wantRefused(t, attest(doc), 401, "AttestationError")
+		b.wantLast(audit.Attest, "workload")
+	}
+}
+
 func TestSecretsAreReadAtEveryRelease(t *testing.T) {
 	b := newBroker(t)
 	doc := document(t, "web", "")

@@ -92,6 +92,9 @@ const (
 	// vendor's, but proves nothing about hardware. The keybroker itself releases to it
 	// only for registrations with test_roots.
 	memberTestRoot = "test_root"
+	// memberDebug is a boolean that they must look at too: the host has a shell in a debug
+	// guest. Released to only for registrations with debug.
+	memberDebug = "debug_guest"
 )
 
 func newPayload(g Grant, build string, now time.Time, lifetime time.Duration) (payload, error) {
@@ -107,6 +110,7 @@ func newPayload(g Grant, build string, now time.Time, lifetime time.Duration) (p
 		memberInitData:              text(initData),
 		memberRuntimeData:           jsontext.Value(g.RuntimeData.Bound()),
 		memberTestRoot:              jsontext.Value(strconv.FormatBool(g.Verdict.Facts.TestRoot)),
+		memberDebug:                 jsontext.Value(strconv.FormatBool(g.Verdict.Facts.Debug)),
 	}
 	return payload{
 		Binding:  binding{Workload: g.Workload, Facts: g.Verdict.Facts},

@@ -202,6 +202,7 @@ var azureViolations = []struct {
 	{"tee-listed", "SNP or TDX without a paravisor alone", func(_ *testing.T, w *azureWorld) {
 		w.in.Registration.TEEs = []evidence.TEE{evidence.SNP, evidence.TDX}
 	}},
+	{"debug-guest", "registers of a debug image", func(_ *testing.T, w *azureWorld) { w.in.Registration.Azure.Debug = true }},
 	{"initdata-listed", "initdata that was not registered", func(_ *testing.T, w *azureWorld) { w.in.Registration.InitData = nil }},
 }
 
@@ -220,7 +221,7 @@ func eachAzureViolation(t *testing.T, tee evidence.TEE, f func(rule, name string
 				w := newAzureWorld(t, tee)
 				w.tdx.in.Registration = w.in.Registration
 				tt.do(t, w.tdx)
-				w.in.Registration = w.tdx.in.Registration
+				w.in.Registration, w.in.Debug = w.tdx.in.Registration, w.tdx.in.Debug
 				f(tt.rule, tt.name, w)
 			}
 		}
@@ -231,7 +232,7 @@ func eachAzureViolation(t *testing.T, tee evidence.TEE, f func(rule, name string
 			w := newAzureWorld(t, tee)
 			w.snp.in.Registration = w.in.Registration
 			tt.do(t, w.snp)
-			w.in.Registration = w.snp.in.Registration
+			w.in.Registration, w.in.Debug = w.snp.in.Registration, w.snp.in.Debug
 			f(tt.rule, tt.name, w)
 		}
 	}

@@ -30,6 +30,7 @@ func registrationChecks() []check[claim] {
 		{name: "pcrs", judge: checkPCRs},
 		{name: "tcb-minimum", judge: checkMinimumTCB},
 		{name: "test-root", judge: checkTestRoot},
+		{name: "debug-guest", judge: checkDebugGuest},
 	}
 }
 
@@ -124,6 +125,19 @@ func checkTestRoot(c claim) (wanted, found string, ok bool) {
 		found = "a test root"
 	}
 	return wanted, found, !c.facts.TestRoot || c.registration.TestRoots
+}
+
+// checkDebugGuest is about the image; what the hardware may be debugged with is judged by
+// the rules of its TEE.
+func checkDebugGuest(c claim) (wanted, found string, ok bool) {
+	wanted, found = "a guest without a shell", "a guest without a shell"
+	if c.registration.Debug {
+		wanted = "any guest: debug = true"
+	}
+	if c.facts.Debug {
+		found = "a debug guest"
+	}
+	return wanted, found, !c.facts.Debug || c.registration.Debug
 }
 
 // oneOf keeps long lists readable; the registration itself can be shown.

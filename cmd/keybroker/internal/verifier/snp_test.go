@@ -155,6 +155,8 @@ var violations = []violation{
 		w.in.Registration.SNP.MinimumTCB = map[string]owner.TCB{owner.Genoa: {}}
 	}},
 	{"test-root", "a test root for a workload that takes none", func(t *testing.T, w *world) { w.in.Registration.TestRoots = false }},
+	{"debug-guest", "initdata of a debug guest", func(t *testing.T, w *world) { w.in.Debug = true }},
+	{"debug-guest", "the measurement of a debug image", func(t *testing.T, w *world) { w.in.Registration.SNP.Debug = true }},
 }
 
 func (w *world) acceptMissingCRL() { w.in.Registration.SNP.AcceptMissingCRL = true }

@@ -56,6 +56,7 @@ func (s *sentence) without(rule string) (v Verdict) {
 	case evidence.AzSNPvTPM, evidence.AzTDXvTPM:
 		v = s.verifier.judgeAzure(s.in, off(azureChecks(s.in.TEE), rule))
 	}
+	v.Facts.Debug = s.in.debugGuest()
 	if v.complete {
 		findings, _ := run(off(registrationChecks(), rule), claim{facts: v.Facts, registration: s.in.Registration})
 		v.Findings = append(v.Findings, findings...)

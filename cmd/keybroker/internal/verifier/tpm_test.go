@@ -225,6 +225,8 @@ var tpmViolations = []struct {
 		}
 		w.key = keys[1]
 	}},
+	{"debug-guest", "initdata of a debug guest", func(t *testing.T, w *tpmWorld) { w.in.Debug = true }},
+	{"debug-guest", "values of a debug image", func(t *testing.T, w *tpmWorld) { w.in.Registration.TPM.Debug = true }},
 	{"pcrs", "another register 4", func(t *testing.T, w *tpmWorld) { w.registers[4][0] ^= 1 }},
 	{"pcrs", "something in a register that must be zero", func(t *testing.T, w *tpmWorld) { w.registers[11][0] ^= 1 }},
 	{"pcrs", "a registration that lists no register", func(t *testing.T, w *tpmWorld) { w.in.Registration.TPM.PCRs = nil }},

@@ -39,6 +39,9 @@ type Facts struct {
 	AttestationKey string `json:"attestation_key,omitzero"`
 	// PCR are the registers 0 to 23 of a TPM in lower-case hex.
 	PCR [evidence.TPMRegisters]string `json:"pcr,omitzero"`
+	// Debug says that the guest is a debug image: by its initdata, or by the mark of the
+	// reference values that it matches.
+	Debug bool `json:"debug,omitzero"`
 	// TestRoot says that the chain ends at a root given for tests.
 	TestRoot bool `json:"test_root"`
 }

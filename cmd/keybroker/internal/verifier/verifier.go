@@ -53,6 +53,8 @@ type Input struct {
 	ReportData evidence.ReportData
 	// InitData is the digest of the initdata document that came along.
 	InitData Digest
+	// Debug says that the initdata is a debug guest's. A debug guest attests with no other.
+	Debug bool
 	// Registration is what the guest claims to be.
 	Registration owner.Registration
 	Now          time.Time
@@ -81,6 +83,9 @@ func Supports(tee evidence.TEE) bool {
 	return false
 }
 
+// debugGuest reports whether the initdata or the values to match are a debug image's.
+func (in Input) debugGuest() bool { return in.Debug || in.Registration.DebugValues(in.TEE) }
+
 // Verify judges in. It never panics on hostile evidence and always says why it denies.
 func (v *Verifier) Verify(in Input) Verdict {
 	var verdict Verdict
@@ -100,6 +105,7 @@ func (v *Verifier) Verify(in Input) Verdict {
 			Rule: "verifier", Wanted: "a TEE with a verifier: snp, tdx, az-snp-vtpm, az-tdx-vtpm, tpm, sample", Found: string(in.TEE),
 		}}}
 	}
+	verdict.Facts.Debug = in.debugGuest()
 	if verdict.complete {
 		verdict.Findings = append(verdict.Findings, Recheck(verdict.Facts, in.Registration)...)
 	}

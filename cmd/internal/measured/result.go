@@ -68,6 +68,22 @@ type Value struct {
 	From []string `json:"from"`
 }
 
+// debugInput is the setting of results that are those of a debug guest.
+const debugInput = "debug guest"
+
+// MarkDebug notes that the artifacts are those of a debug guest, in which the host has a
+// shell.
+func (r *Result) MarkDebug() {
+	if !r.Debug() {
+		r.Inputs = append(r.Inputs, Setting(debugInput, "the host has a shell"))
+	}
+}
+
+// Debug reports whether the values are those of a debug guest.
+func (r Result) Debug() bool {
+	return slices.ContainsFunc(r.Inputs, func(i Input) bool { return i.Name == debugInput })
+}
+
 // File describes an artifact.
 func File(name string, content []byte) Input {
 	sum := sha256.Sum256(content)
