@@ -5,8 +5,10 @@
 package chain
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -34,7 +36,9 @@ func TestVMAttested(t *testing.T) {
 		t.Parallel()
 		ctx, cancel := context.WithTimeout(t.Context(), vmLimit)
 		defer cancel()
-		attested(ctx, t, w, bootVM(ctx, t, tpmMachine(guests.good.uki, guests.good.root, tpm, d)))
+		c := tpmMachine(t, guests.good.uki, guests.good.root, tpm, d)
+		attested(ctx, t, w, bootVM(ctx, t, c))
+		check(t, "scratch", func(t *testing.T) { sealed(t, c.Disks[0]) })
 	})
 	var asking sync.Mutex // so that keybroker's last denial is this guest's
 	for _, tt := range []struct {
@@ -53,7 +57,7 @@ func TestVMAttested(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), vmLimit)
 			defer cancel()
-			c := tpmMachine(tt.uki, tt.root, tt.tpm, d)
+			c := tpmMachine(t, tt.uki, tt.root, tt.tpm, d)
 			c.Append = tt.append
 			vm := bootVM(ctx, t, c)
 			check(t, "denied", func(t *testing.T) {
@@ -70,7 +74,9 @@ func TestVMAttested(t *testing.T) {
 
 // attested is the life of a pod in a guest that keybroker takes.
 func attested(ctx context.Context, t *testing.T, w *podWorld, vm *vmtest.VM) {
-	check(t, "boot", func(t *testing.T) { expect(ctx, t, vm, "casemate: ready: ", "casemate: open: ") })
+	check(t, "boot", func(t *testing.T) {
+		expect(ctx, t, vm, "casemate: ready: ", "casemate: scratch: ", "casemate: open: ")
+	})
 	g := agentOf(ctx, t, vm)
 	check(t, "network", func(t *testing.T) { g.bringUp(ctx, t) })
 	check(t, "attested-pull", func(t *testing.T) {
@@ -86,6 +92,23 @@ func attested(ctx context.Context, t *testing.T, w *podWorld, vm *vmtest.VM) {
 	check(t, "off", func(t *testing.T) { g.ends(ctx, t) })
 	check(t, "timeline", func(t *testing.T) { timeline(t, vm.Console.String()) })
 	fmt.Println("vm: attested")
+}
+
+// sealed: the layers and what the container wrote went to the disk, and nobody reads them there.
+func sealed(t *testing.T, disk string) {
+	t.Helper()
+	raw, err := os.ReadFile(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"hello from the measured guest", "BusyBox v"} {
+		if bytes.Contains(raw, []byte(text)) {
+			t.Errorf("the host reads %q on the disk", text)
+		}
+	}
+	if written := len(raw) - bytes.Count(raw, []byte{0}); written < 1<<20 {
+		t.Errorf("%d bytes on the disk are not zero: nothing lies on scratch", written)
+	}
 }
 
 // denied: the guest asks, keybroker refuses it for the one rule, and the host reads that
@@ -123,7 +146,7 @@ func timeline(t *testing.T, console string) {
 	at := time.Duration(0)
 	for _, stage := range []string{
 		"root-pin", "root-device", "root-verity", "root-switch", "mounts", "modules", "seal", "find the TEE",
-		"check initdata against a fresh report", "load the agent policy", "network interface", "network routes", "attest to the relying party",
+		"check initdata against a fresh report", "open scratch", "load the agent policy", "network interface", "network routes", "attest to the relying party",
 	} {
 		found := regexp.MustCompile(`casemate: step: ` + stage + ` (\S+) at (\S+)\n`).FindStringSubmatch(console)
 		if found == nil {

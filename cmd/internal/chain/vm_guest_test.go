@@ -24,9 +24,10 @@ import (
 const (
 	efiStub = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub" // Debian's systemd-boot-efi
 
-	// tpmConfig is the measured configuration of the guest that attests by its TPM. A
-	// [scratch] table joins here, with its disk in podGuest.boot.
-	tpmConfig = "tee = \"tpm\"\n"
+	// tpmConfig is the measured configuration of the guest that attests by its TPM, and
+	// keeps layers and what containers write on the first disk, which is scratch.
+	tpmConfig   = "tee = \"tpm\"\n\n[scratch]\ndevice = \"serial:disk0\"\ncipher = \"aes-xts-plain64\"\nintegrity = \"hmac(sha256)\"\nmin_size = 134217728\n"
+	scratchSize = 128 << 20
 
 	measuredConfig = "/etc/casemate/casemate.toml"
 )

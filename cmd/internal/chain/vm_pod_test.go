@@ -23,7 +23,7 @@ const (
 	gateway  = "10.0.2.2" // the emulator's network, and behind it this machine's loopback
 	cardMAC  = "52:54:00:c0:ff:ee"
 	workload = "pod"
-	greeting = "echo hello from the measured guest; read x"
+	greeting = "echo hello from the measured guest | tee /kept; read x"
 )
 
 // vmPolicy is the tenant's: one command line, the network as the host sets it up, and
@@ -106,9 +106,16 @@ type podGuest struct {
 	vm *vmtest.VM
 }
 
-// tpmMachine is the machine that a measured guest with a TPM runs on.
-func tpmMachine(uki, root string, tpm ownedTPM, d fixture.InitData) vmtest.Config {
-	return vmtest.Config{UKI: uki, TPM: tpm.state, Shared: []string{root, d.Disk}, MAC: cardMAC, MemoryMiB: 512, TimeLimit: vmLimit}
+// tpmMachine is the machine that a measured guest with a TPM runs on, with a blank disk for scratch.
+func tpmMachine(t *testing.T, uki, root string, tpm ownedTPM, d fixture.InitData) vmtest.Config {
+	t.Helper()
+	scratch, err := vmtest.TempDisk(t.TempDir(), "scratch", scratchSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vmtest.Config{
+		UKI: uki, TPM: tpm.state, Disks: []string{scratch}, Shared: []string{root, d.Disk}, MAC: cardMAC, MemoryMiB: 512, TimeLimit: vmLimit,
+	}
 }
 
 // agentOf connects to the guest's agent as kata's shim does.
