@@ -146,8 +146,16 @@ func (e *entrance) check() (err error) {
 	return errors.Join(err, f.Close())
 }
 
+// mount takes either file system that an image is built with: which it is was measured
+// with every other byte.
 func (e *entrance) mount() error {
-	return mount{source: e.device, target: newRoot, fstype: "erofs", flags: rootOptions, mode: 0o755}.mount()
+	root := mount{source: e.device, target: newRoot, fstype: "erofs", flags: rootOptions, mode: 0o755}
+	err := root.mount()
+	if errors.Is(err, unix.EINVAL) {
+		root.fstype = "ext4"
+		err = root.mount()
+	}
+	return err
 }
 
 // switchRoot frees the initial RAM file system's files and puts the new root in its

@@ -26,7 +26,7 @@ type rootfsExtension struct {
 }
 
 func newRootfsExtension(s streams) *cobra.Command {
-	f := &rootfsExtension{streams: s, rootOutput: rootOutput{table: image.MSDOS, names: extensionFiles()}}
+	f := &rootfsExtension{streams: s, rootOutput: rootOutput{table: image.MSDOS, form: image.Erofs, names: extensionFiles()}}
 	c := &cobra.Command{
 		Use:   "extension",
 		Short: "Write a coco extension for a stock kata-agent, with casemate in it",

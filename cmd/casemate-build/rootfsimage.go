@@ -20,8 +20,8 @@ import (
 // root_hash_VARIANT.txt.
 type rootFiles struct{ root, hash, disk, params string }
 
-func guestRoot() rootFiles {
-	return rootFiles{"root.erofs", "root.verity", "root.img", "root_hash.txt"}
+func guestRoot(form image.FileSystem) rootFiles {
+	return rootFiles{"root." + string(form), "root.verity", "root.img", "root_hash.txt"}
 }
 
 type rootfsImage struct {
@@ -34,6 +34,7 @@ type rootfsImage struct {
 type rootOutput struct {
 	dir   string
 	table image.Table
+	form  image.FileSystem
 	names rootFiles
 }
 
@@ -45,24 +46,26 @@ type rootResult struct {
 }
 
 func newRootfsImage(s streams) *cobra.Command {
-	var table string
+	var table, form string
 	var asJSON bool
-	f := &rootfsImage{streams: s, rootOutput: rootOutput{names: guestRoot()}}
+	f := &rootfsImage{streams: s}
 	c := &cobra.Command{
 		Use:   "image",
 		Short: "Write the guest as a read-only root with its hash tree",
-		Long: `Write the guest as a read-only erofs root with its dm-verity tree, as two files and
+		Long: `Write the guest as a read-only root with its dm-verity tree, as two files and
 as a raw disk of two partitions, and the pin that a measured boot and kata's
 kernel_verity_params name. The same inputs always give the same bytes.`,
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			f.table = image.Table(table)
+			f.table, f.form = image.Table(table), image.FileSystem(form)
+			f.names = guestRoot(f.form)
 			return f.run(c.Context(), asJSON)
 		},
 	}
 	f.register(c)
-	c.Flags().StringVarP(&f.dir, "out", "o", "", "`DIR` to write root.erofs, root.verity, root.img and root_hash.txt to")
+	c.Flags().StringVarP(&f.dir, "out", "o", "", "`DIR` to write root.erofs or root.ext4, root.verity, root.img and root_hash.txt to")
 	c.Flags().StringVar(&table, "table", string(image.MSDOS), "the disk's partition table: msdos, as kata's images have it, or gpt")
+	c.Flags().StringVar(&form, "fs", string(image.Erofs), "the root's file system: erofs or ext4")
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
@@ -73,6 +76,9 @@ func (f *rootfsImage) run(ctx context.Context, asJSON bool) (err error) {
 	}
 	if f.table != image.MSDOS && f.table != image.GPT {
 		return usagef("--table: want msdos or gpt, got %q", f.table)
+	}
+	if f.form != image.Erofs && f.form != image.Ext4 {
+		return usagef("--fs: want erofs or ext4, got %q", f.form)
 	}
 	t, done, err := f.tree(ctx, "")
 	if err != nil {
@@ -99,7 +105,7 @@ func (f *rootfsImage) run(ctx context.Context, asJSON bool) (err error) {
 func (f rootOutput) write(ctx context.Context, t *image.Tree) (rootResult, error) {
 	var size int64
 	root, err := writeArtifact(filepath.Join(f.dir, f.names.root), func(w *os.File) (err error) {
-		size, err = image.WriteRoot(w, t)
+		size, err = image.WriteRoot(w, f.form, t)
 		return err
 	})
 	if err != nil {

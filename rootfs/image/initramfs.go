@@ -65,7 +65,15 @@ func compressor(w io.Writer, c Compression) (io.WriteCloser, error) {
 	return nil, fmt.Errorf("packing the archive: want zstd, gzip or none, got %q", c)
 }
 
-func archiveEntry(w *cpio.Writer, e Entry) error {
+// sink takes the entries of a tree.
+type sink interface {
+	Dir(name string, perm uint32) error
+	Symlink(name, target string) error
+	CharDevice(name string, perm, major, minor uint32) error
+	File(name string, perm uint32, size int64, r io.Reader) error
+}
+
+func archiveEntry(w sink, e Entry) error {
 	switch e.Kind {
 	case Directory:
 		return w.Dir(e.Path, e.Perm)

@@ -42,6 +42,16 @@ func TestRootTools(t *testing.T) {
 		"--salt", fmt.Sprintf("%x", b.pin.Salt), "--data-blocks", fmt.Sprint(b.pin.DataBlocks))
 }
 
+// TestExt4RootTools: e2fsck finds nothing wrong with the other form of the root, and debugfs
+// the agent in it.
+func TestExt4RootTools(t *testing.T) {
+	b := buildAs(t, Ext4, twice(t)[0])
+	tool(t, "e2fsck", "-fn", b.root.Name())
+	if out := tool(t, "debugfs", "-R", "stat /usr/bin/kata-agent", b.root.Name()); !strings.Contains(out, "Mode:  0755") {
+		t.Errorf("debugfs says %s", out)
+	}
+}
+
 // TestDiskTools: sfdisk finds two partitions and nothing to complain about.
 func TestDiskTools(t *testing.T) {
 	b := build(t, twice(t)[0])

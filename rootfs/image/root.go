@@ -15,6 +15,7 @@ import (
 	"github.com/erofs/go-erofs"
 	"golang.org/x/sys/unix"
 
+	"github.com/casemate/casemate/rootfs/ext4"
 	"github.com/casemate/casemate/verity"
 )
 
@@ -24,10 +25,44 @@ const BlockSize = 4096
 // epoch is the time of every file and of the file system: no build has a date.
 func epoch() time.Time { return time.Unix(0, 0) }
 
-// WriteRoot writes the tree as an erofs file system to f, which must be empty, and
-// returns its size in bytes, a multiple of BlockSize. Owner is root throughout. The
-// kernel mounts it without options.
-func WriteRoot(f *os.File, t *Tree) (int64, error) {
+// FileSystem is that of a root, by the kernel's name.
+type FileSystem string
+
+// The file systems of a root. Ext4 is for runtimes whose kernel has no erofs.
+const (
+	Erofs FileSystem = "erofs"
+	Ext4  FileSystem = "ext4"
+)
+
+// WriteRoot writes the tree to f, which must be empty, and returns the file system's size
+// in bytes, a multiple of BlockSize. Owner is root throughout. The kernel mounts it
+// without options.
+func WriteRoot(f *os.File, form FileSystem, t *Tree) (size int64, err error) {
+	switch form {
+	case Erofs:
+		size, err = writeErofs(f, t)
+	case Ext4:
+		size, err = writeExt4(f, t)
+	default:
+		return 0, fmt.Errorf("writing the root: file system %q, want %s or %s", form, Erofs, Ext4)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("writing the root: %w", err)
+	}
+	return size, f.Truncate(size)
+}
+
+func writeExt4(f *os.File, t *Tree) (int64, error) {
+	w := ext4.NewWriter(f)
+	for _, e := range t.Entries() {
+		if err := archiveEntry(w, e); err != nil {
+			return 0, err
+		}
+	}
+	return w.Close()
+}
+
+func writeErofs(f *os.File, t *Tree) (int64, error) {
 	w := erofs.Create(f, erofs.WithBuildTime(0, 0), erofs.WithBlockSize(BlockSize))
 	err := w.Chtimes("/", epoch(), epoch())
 	for _, e := range t.Entries() {
@@ -40,14 +75,10 @@ func WriteRoot(f *os.File, t *Tree) (int64, error) {
 	}
 	// Also after an error: Close is what gives the writer's temporary file back.
 	if err = errors.Join(err, w.Close()); err != nil {
-		return 0, fmt.Errorf("writing the root: %w", err)
+		return 0, err
 	}
 	size, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return 0, fmt.Errorf("writing the root: %w", err)
-	}
-	size = roundUp(size, BlockSize)
-	return size, f.Truncate(size)
+	return roundUp(size, BlockSize), err
 }
 
 func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }

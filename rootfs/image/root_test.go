@@ -23,7 +23,9 @@ type built struct {
 	pin        verity.Pin
 }
 
-func build(t *testing.T, in Inputs) built {
+func build(t *testing.T, in Inputs) built { return buildAs(t, Erofs, in) }
+
+func buildAs(t *testing.T, form FileSystem, in Inputs) built {
 	t.Helper()
 	dir := t.TempDir()
 	create := func(name string) *os.File {
@@ -36,7 +38,7 @@ func build(t *testing.T, in Inputs) built {
 	}
 	b := built{root: create("root"), hash: create("hash")}
 	var err error
-	if b.size, err = WriteRoot(b.root, guestTree(t, in)); err != nil {
+	if b.size, err = WriteRoot(b.root, form, guestTree(t, in)); err != nil {
 		t.Fatal(err)
 	}
 	if b.pin, err = HashRoot(t.Context(), b.root, b.size, b.hash); err != nil {
@@ -80,10 +82,12 @@ func (b built) disk(t *testing.T, table Table) *os.File {
 // TestRootTwice: two dates, two directories, two modes, the same bytes in every form.
 func TestRootTwice(t *testing.T) {
 	in := twice(t)
-	a, b := build(t, in[0]), build(t, in[1])
-	if !bytes.Equal(content(t, a.root), content(t, b.root)) {
-		t.Error("two roots")
+	for _, form := range []FileSystem{Erofs, Ext4} {
+		if a, b := buildAs(t, form, in[0]), buildAs(t, form, in[1]); !bytes.Equal(content(t, a.root), content(t, b.root)) {
+			t.Errorf("%s: two roots", form)
+		}
 	}
+	a, b := build(t, in[0]), build(t, in[1])
 	if !bytes.Equal(content(t, a.hash), content(t, b.hash)) || a.pin.Text() != b.pin.Text() {
 		t.Error("two trees")
 	}
@@ -191,8 +195,11 @@ func TestRootFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := WriteRoot(f, tree); err == nil {
+	if _, err := WriteRoot(f, Erofs, tree); err == nil {
 		t.Error("a file that cannot be written was not noticed")
+	}
+	if _, err := WriteRoot(f, "xfs", tree); err == nil {
+		t.Error("a file system that nobody writes was accepted")
 	}
 	if err := tree.Add(Entry{Path: "/gone", Kind: File, HostPath: "/nonexistent"}); err != nil {
 		t.Fatal(err)
@@ -202,7 +209,7 @@ func TestRootFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	if _, err := WriteRoot(out, tree); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := WriteRoot(out, Erofs, tree); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing file: got %v", err)
 	}
 }

@@ -86,7 +86,7 @@ func (m *measured) write(ctx context.Context, tree *guestimage.Tree) error {
 		return err
 	}
 	defer root.Close()
-	if m.size, err = guestimage.WriteRoot(root, tree); err != nil {
+	if m.size, err = guestimage.WriteRoot(root, guestimage.Erofs, tree); err != nil {
 		return err
 	}
 	hash, err := os.Create(m.hash)

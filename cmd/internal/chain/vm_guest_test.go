@@ -64,10 +64,10 @@ var openBuild = sync.OnceValues(func() (*ownerBuild, error) {
 
 // guest builds the root with the given files, by their names in it, and its initramfs.
 // uki says that an EFI program is wanted as well.
-func (b *ownerBuild) guest(ctx context.Context, name, casemate string, files map[string]string, uki bool) (guestFiles, error) {
+func (b *ownerBuild) guest(ctx context.Context, name, form, casemate string, files map[string]string, uki bool) (guestFiles, error) {
 	dir := filepath.Join(b.dir, name)
 	g := guestFiles{dir: dir, root: filepath.Join(dir, "root.img"), initramfs: filepath.Join(dir, "boot.zst"), uki: filepath.Join(dir, "boot.efi")}
-	args := []string{"rootfs", "image", "--casemate", program(casemate), "--cache", b.kernels, "-o", dir}
+	args := []string{"rootfs", "image", "--casemate", program(casemate), "--cache", b.kernels, "--fs", form, "-o", dir}
 	for path, host := range files {
 		args = append(args, "--file", path+"="+host)
 	}
@@ -93,7 +93,7 @@ func (b *ownerBuild) join(ctx context.Context, initramfs, out string) error {
 }
 
 // tpmGuests are the guest that the owner registers, another that differs in one file of
-// its root, and the first's EFI program with one more file in its initramfs.
+// its root, which is ext4, and the first's EFI program with one more file in its initramfs.
 type tpmGuests struct {
 	good, rebuilt guestFiles
 	changed       string
@@ -111,10 +111,10 @@ var buildTPMGuests = sync.OnceValues(func() (g tpmGuests, err error) {
 	if err := errors.Join(os.WriteFile(config, []byte(tpmConfig), 0o600), os.WriteFile(note, []byte("another root\n"), 0o600)); err != nil {
 		return g, err
 	}
-	if g.good, err = b.guest(ctx, "good", "casemate", map[string]string{measuredConfig: config}, true); err != nil {
+	if g.good, err = b.guest(ctx, "good", "erofs", "casemate", map[string]string{measuredConfig: config}, true); err != nil {
 		return g, err
 	}
-	if g.rebuilt, err = b.guest(ctx, "rebuilt", "casemate", map[string]string{measuredConfig: config, "/etc/casemate/note": note}, true); err != nil {
+	if g.rebuilt, err = b.guest(ctx, "rebuilt", "ext4", "casemate", map[string]string{measuredConfig: config, "/etc/casemate/note": note}, true); err != nil {
 		return g, err
 	}
 	longer := filepath.Join(b.dir, "longer.zst")

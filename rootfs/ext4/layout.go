@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ext4
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	groupBlocks   = 8 * BlockSize // one block of bits says which are taken
+	maxGroups     = BlockSize / descSize
+	descSize      = 32
+	inodeSize     = 256
+	inodesInBlock = BlockSize / inodeSize
+	// inodeBlockBytes is what an inode has for extents, a short target or a device.
+	inodeBlockBytes = 60
+
+	flagExtents = 0x80000
+	extentMagic = 0xF30A
+
+	// Values of directory entries.
+	typeFile, typeDir, typeChar, typeLink = 1, 2, 3, 7
+)
+
+// layout says where metadata lies: per group its two bitmaps, all of them behind one
+// another, and then the inode tables.
+type layout struct {
+	blocks, groups, meta int64 // meta is the first block of metadata
+	perGroup, tables     int64 // inodes, and blocks with them, of a group
+}
+
+// plan finds the least number of groups that has room for itself.
+func plan(used, inodes int64) (layout, error) {
+	for groups := int64(1); groups <= maxGroups; groups++ {
+		perGroup := roundUp((inodes+groups-1)/groups, inodesInBlock)
+		l := layout{groups: groups, meta: used, perGroup: perGroup, tables: perGroup / inodesInBlock}
+		l.blocks = used + groups*(2+l.tables)
+		if l.blocks <= groups*groupBlocks && perGroup <= groupBlocks {
+			return l, nil
+		}
+	}
+	return layout{}, fmt.Errorf("laying out the file system: %d blocks have no room in %d groups", used, maxGroups)
+}
+
+func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }
+
+func (l layout) blockBitmap(group int64) int64 { return l.meta + group }
+func (l layout) inodeBitmap(group int64) int64 { return l.meta + l.groups + group }
+func (l layout) table(group int64) int64       { return l.meta + 2*l.groups + group*l.tables }
+
+// Close writes the directories and everything that describes the files, and returns the
+// size of the file system in bytes, a multiple of BlockSize.
+func (f *Writer) Close() (size int64, err error) {
+	for _, i := range append([]*inode{f.root}, f.inodes...) {
+		if f.err == nil && i.isDir() {
+			f.err = f.directory(i)
+		}
+	}
+	if f.err != nil {
+		return 0, f.err
+	}
+	l, err := plan(f.block, firstInode-1+int64(len(f.inodes)))
+	if err == nil {
+		err = f.metadata(l)
+	}
+	f.err = err
+	return l.blocks * BlockSize, err
+}
+
+// metadata writes bitmaps and tables, then the descriptors and the superblock, which has
+// a name that is made of all before it.
+func (f *Writer) metadata(l layout) error {
+	descriptors := make([]byte, BlockSize)
+	used := int64(firstInode - 1 + len(f.inodes))
+	for g := range l.groups {
+		inodes := min(max(used-g*l.perGroup, 0), l.perGroup)
+		if err := f.put(l.blockBitmap(g), taken(0, 0)); err != nil { // no block is free
+			return err
+		}
+		if err := f.put(l.inodeBitmap(g), taken(inodes, l.perGroup)); err != nil {
+			return err
+		}
+		if err := f.put(l.table(g), f.inodeTable(g, l)); err != nil {
+			return err
+		}
+		d := descriptors[g*descSize:]
+		binary.LittleEndian.PutUint32(d, uint32(l.blockBitmap(g)))
+		binary.LittleEndian.PutUint32(d[4:], uint32(l.inodeBitmap(g)))
+		binary.LittleEndian.PutUint32(d[8:], uint32(l.table(g)))
+		binary.LittleEndian.PutUint16(d[14:], uint16(l.perGroup-inodes))
+		binary.LittleEndian.PutUint16(d[16:], uint16(f.directories(g, l)))
+	}
+	if err := f.put(1, descriptors); err != nil {
+		return err
+	}
+	return f.put(0, f.superblock(l, uint32(l.perGroup*l.groups-used)))
+}
+
+func (f *Writer) put(block int64, b []byte) error {
+	f.data.Write(b)
+	if _, err := f.w.WriteAt(b, block*BlockSize); err != nil {
+		return fmt.Errorf("writing the file system: %w", err)
+	}
+	return nil
+}
+
+// taken is a bitmap of which the bits from one to below another are clear. Those that
+// stand for nothing are set.
+func taken(from, to int64) []byte {
+	b := bytes.Repeat([]byte{0xFF}, BlockSize)
+	for i := from; i < to; i++ {
+		b[i/8] &^= 1 << (i % 8)
+	}
+	return b
+}
+
+// byNumber returns an inode, nil for those that stay empty.
+func (f *Writer) byNumber(n int64) *inode {
+	switch at := n - firstInode; {
+	case n == rootInode:
+		return f.root
+	case at >= 0 && at < int64(len(f.inodes)):
+		return f.inodes[at]
+	}
+	return nil
+}
+
+func (f *Writer) directories(group int64, l layout) (n int) {
+	for k := range l.perGroup {
+		if i := f.byNumber(group*l.perGroup + k + 1); i != nil && i.isDir() {
+			n++
+		}
+	}
+	return n
+}
+
+func (f *Writer) inodeTable(group int64, l layout) []byte {
+	b := make([]byte, l.tables*BlockSize)
+	for k := range l.perGroup {
+		if i := f.byNumber(group*l.perGroup + k + 1); i != nil {
+			i.encode(b[k*inodeSize:])
+		}
+	}
+	return b
+}
+
+// encode writes struct ext4_inode. Times and owner are zero.
+func (i *inode) encode(b []byte) {
+	le := binary.LittleEndian
+	le.PutUint16(b, uint16(i.mode))
+	le.PutUint32(b[4:], uint32(i.size))
+	le.PutUint16(b[26:], uint16(i.links()))
+	le.PutUint16(b[128:], 32) // i_extra_isize: the kernel's own
+	block := b[40 : 40+inodeBlockBytes]
+	switch {
+	case i.fast():
+		copy(block, i.target)
+		return
+	case i.mode&unix.S_IFMT == unix.S_IFCHR:
+		le.PutUint32(block, i.major<<8|i.minor)
+		return
+	}
+	le.PutUint32(b[28:], uint32(i.blocks()*BlockSize/512))
+	le.PutUint32(b[32:], flagExtents)
+	le.PutUint16(block, extentMagic)
+	le.PutUint16(block[4:], maxExtents)
+	n := 0
+	for done := int64(0); done < i.blocks(); n++ {
+		e := block[12*(n+1):]
+		length := min(i.blocks()-done, extentBlocks)
+		le.PutUint32(e, uint32(done))
+		le.PutUint16(e[4:], uint16(length))
+		le.PutUint32(e[8:], uint32(i.at+done))
+		done += length
+	}
+	le.PutUint16(block[2:], uint16(n))
+}
+
+func (i *inode) links() int {
+	if !i.isDir() {
+		return 1
+	}
+	n := 2
+	for _, c := range i.children {
+		if c.isDir() {
+			n++
+		}
+	}
+	return n
+}
+
+// sizeBits is the exponent of the number of groups that may keep their metadata together.
+func (l layout) sizeBits() byte { return byte(bits.Len64(uint64(maxGroups - 1))) }
