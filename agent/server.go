@@ -16,10 +16,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/casemate/casemate/agent/api/kata"
+	"github.com/casemate/casemate/agent/frames"
 )
 
 const (
-	connectionsMax = 16 // a runtime uses one or two; 16 with pendingBytes each fit a 256 MiB guest
+	connectionsMax = 16 // a runtime uses one or two; 16 with frames.MaxPending each fit a 256 MiB guest
 	stopTimeout    = 3 * time.Second
 	answerPoll     = 2 * time.Millisecond
 )
@@ -40,8 +41,8 @@ type Server struct {
 	ttrpc *ttrpc.Server
 
 	mu    sync.Mutex
-	conns map[*conn]struct{} // guarded by mu; nil once stopping
-	gone  sync.WaitGroup     // connections that the library still holds
+	conns map[*frames.Conn]struct{} // guarded by mu; nil once stopping
+	gone  sync.WaitGroup            // connections that the library still holds
 }
 
 // NewServer builds a server that listens nowhere yet.
@@ -62,7 +63,7 @@ func NewServer(c Config) (*Server, error) {
 	server.RegisterService(agentService, &ttrpc.ServiceDesc{Methods: handlers})
 	return &Server{
 		ttrpc: server,
-		conns: make(map[*conn]struct{}),
+		conns: make(map[*frames.Conn]struct{}),
 	}, nil
 }
 
@@ -135,7 +136,7 @@ func (s *Server) stop(cancel context.CancelFunc) {
 	s.conns = nil
 	s.mu.Unlock()
 	for c := range left {
-		c.shut()
+		c.Shut()
 	}
 	s.gone.Wait()
 }
@@ -151,20 +152,21 @@ func (s *Server) unanswered() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		n += c.unanswered()
+		requests, _ := c.Pending()
+		n += requests
 	}
 	return n
 }
 
 // adopt puts a connection under the server's limits, or returns nil when there is no room for it.
-func (s *Server) adopt(nc net.Conn) *conn {
+func (s *Server) adopt(nc net.Conn) *frames.Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conns == nil || len(s.conns) >= connectionsMax {
 		return nil
 	}
-	var c *conn
-	c = newConn(nc, func() {
+	var c *frames.Conn
+	c = frames.New(nc, func() {
 		s.mu.Lock()
 		delete(s.conns, c)
 		s.mu.Unlock()
@@ -175,7 +177,7 @@ func (s *Server) adopt(nc net.Conn) *conn {
 	return c
 }
 
-// listener hands only trusted peers to the library, each behind a [conn].
+// listener hands only trusted peers to the library, each behind a [frames.Conn].
 type listener struct {
 	net.Listener
 	server *Server

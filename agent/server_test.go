@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/casemate/casemate/agent/api/kata"
+	"github.com/casemate/casemate/agent/frames"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -265,6 +266,13 @@ func TestStopCancelsARunningRequest(t *testing.T) {
 	}
 }
 
+// Frames of ttrpc, containerd/ttrpc PROTOCOL.md.
+const (
+	frameHeaderSize = 10
+	frameRequest    = 1
+	messageSizeMax  = 4 << 20
+)
+
 func frame(t testing.TB, id uint32, kind byte, service, name string) []byte {
 	t.Helper()
 	body, err := proto.Marshal(&ttrpc.Request{Service: service, Method: name})
@@ -383,12 +391,12 @@ func TestUnreadAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
-		t.Fatal(err)
-	}
 	// The small answers fill the socket; then the handlers wait, and at last the server stops reading.
 	sent := 0
 	for id := uint32(1); ; id += 2 {
+		if err := c.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
 		if _, err = c.Write(header(uint32(len(body)), id, frameRequest)); err != nil {
 			break
 		}
@@ -411,7 +419,7 @@ func TestUnreadAnswers(t *testing.T) {
 	defer server.mu.Unlock()
 	full := 0
 	for c := range server.conns {
-		if !c.budget.TryAcquire(1 << 20) {
+		if _, size := c.Pending(); size > frames.MaxPending-2<<20 {
 			full++
 		}
 	}

@@ -17,6 +17,7 @@ const maxCachedKeys = 16
 // TokenSource reports the attestation token that keys are released under now,
 // getting a new one when the last has ended.
 type TokenSource interface {
+	// Token returns bytes that are the caller's, who clears them.
 	Token(ctx context.Context) ([]byte, error)
 }
 
@@ -48,6 +49,7 @@ func NewCache(keys KeySource, tokens TokenSource) *Cache {
 // Key returns a copy of the key that uri names; the caller clears it.
 func (c *Cache) Key(ctx context.Context, uri string) ([]byte, error) {
 	token, err := c.tokens.Token(ctx)
+	defer clear(token)
 	if err != nil {
 		c.Clear()
 		return nil, fmt.Errorf("getting the token for key %s: %w", uri, err)

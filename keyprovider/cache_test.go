@@ -63,6 +63,26 @@ func TestCacheLivesAsLongAsTheToken(t *testing.T) {
 	}
 }
 
+// lentToken keeps hold of the token that it handed out.
+type lentToken struct{ last []byte }
+
+func (l *lentToken) Token(context.Context) ([]byte, error) {
+	l.last = []byte("a token with which anybody on the way spends what is released once")
+	return l.last, nil
+}
+
+// A token is asked for at every unwrapped layer. None of them stays in memory for whoever reads it later.
+func TestCacheClearsTheToken(t *testing.T) {
+	keys, tokens := oneKey(make([]byte, KEKBytes)), new(lentToken)
+	c := NewCache(keys, tokens)
+	for _, state := range []string{"fetched", "kept"} {
+		mustKey(t, c, testKeyID)
+		if !bytes.Equal(tokens.last, make([]byte, len(tokens.last))) {
+			t.Errorf("key %s: the token is still in memory", state)
+		}
+	}
+}
+
 func TestCacheForgetsWhenThereIsNoToken(t *testing.T) {
 	keys, tokens := oneKey(make([]byte, KEKBytes)), &tokenText{token: "one"}
 	c := NewCache(keys, tokens)

@@ -23,10 +23,11 @@
 // leads to another KEK and so to a failed tag.
 //
 // It also opens sealed secrets (guest-components' docs/SEALED_SECRET.md): a compact
-// JWS behind "sealed.", always verified by a P-256 key that the KBS holds. It stands for a
+// JWS behind "sealed.", always verified by a P-256 key that the KBS holds or measured
+// configuration names. It stands for a
 // secret of the KBS, for one of another store, or holds one under a data key that a KMS
-// wrapped; the folder vault has the client of the one that is served. Refused
-// there: verification keys in files, unsigned secrets, envelopes of A256CTR.
+// wrapped; the folders vault and aws have the clients of those that are served. Refused
+// there: verification keys in files that nothing measures, unsigned secrets, envelopes of A256CTR.
 //
 // Files: keyid.go (key ids), packet.go (annotation packets), plbco.go (layer
 // options), wrap.go and unwrap.go (cryptography), cache.go (KEKs kept as long as

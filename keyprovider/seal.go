@@ -53,22 +53,30 @@ func SealVault(key *ecdsa.PrivateKey, keyID, name string) ([]byte, error) {
 	if err := CheckKeyID(name); err != nil {
 		return nil, fmt.Errorf("sealing: name: %w", err)
 	}
-	return SealStored(key, keyID, packetProvider, name, []byte("{}"))
+	return SealStored(key, keyID, packetProvider, name, []byte("{}"), []byte("{}"))
 }
 
 // SealStored is SealVault for a secret of another store: provider is the name of an
-// Unsealer's Stores, annotations a JSON object that the store reads.
-func SealStored(key *ecdsa.PrivateKey, keyID, provider, name string, annotations []byte) ([]byte, error) {
+// Unsealer's Stores, settings and annotations are JSON objects that the store reads.
+func SealStored(key *ecdsa.PrivateKey, keyID, provider, name string, settings, annotations []byte) ([]byte, error) {
 	return sign(key, keyID, sealedVaultJSON{
 		Version: sealedVersion, Type: sealedVault, Name: name, Provider: provider,
-		ProviderSettings: jsontext.Value("{}"), Annotations: annotations,
+		ProviderSettings: settings, Annotations: annotations,
 	})
 }
 
+// KMSKey is a key of a KMS, which wraps data keys.
+type KMSKey struct {
+	// Provider is the name of an Unsealer's KMS, ID the key's name there.
+	Provider, ID string
+	// Settings and Annotations are JSON objects that the KMS reads.
+	Settings, Annotations []byte
+}
+
 // SealEnvelope writes the sealed secret that holds secret itself, encrypted (A256GCM) by
-// dataKey, 32 bytes. wrapped is that key as the KMS provider wrapped it under kmsKey. The
+// dataKey, 32 bytes. wrapped is that key as kms wrapped it. The
 // text grows with the secret, and guests read at most MaxSealedBytes.
-func SealEnvelope(key *ecdsa.PrivateKey, keyID, provider, kmsKey string, dataKey, wrapped, secret []byte) ([]byte, error) {
+func SealEnvelope(key *ecdsa.PrivateKey, keyID string, kms KMSKey, dataKey, wrapped, secret []byte) ([]byte, error) {
 	block, err := newKEKCipher(dataKey)
 	if err != nil {
 		return nil, fmt.Errorf("sealing: data key: %w", err)
@@ -79,11 +87,10 @@ func SealEnvelope(key *ecdsa.PrivateKey, keyID, provider, kmsKey string, dataKey
 	}
 	iv := make([]byte, gcmIVBytes)
 	rand.Read(iv)
-	none := jsontext.Value("{}")
 	text, err := sign(key, keyID, sealedEnvelopeJSON{
-		Version: sealedVersion, Type: sealedEnvelope, KeyID: kmsKey, EncryptedKey: wrapped,
+		Version: sealedVersion, Type: sealedEnvelope, KeyID: kms.ID, EncryptedKey: wrapped,
 		EncryptedData: aead.Seal(nil, iv, secret, nil), WrapType: A256GCM, IV: iv,
-		Provider: provider, ProviderSettings: none, Annotations: none,
+		Provider: kms.Provider, ProviderSettings: kms.Settings, Annotations: kms.Annotations,
 	})
 	if err == nil && len(text) > MaxSealedBytes {
 		return nil, fmt.Errorf("sealing: %d bytes of text, want at most %d", len(text), MaxSealedBytes)

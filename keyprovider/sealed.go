@@ -5,6 +5,7 @@ package keyprovider
 import (
 	"context"
 	"crypto/aes"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"strings"
@@ -55,6 +56,9 @@ type Unsealer struct {
 	// Keys hands out verification keys and the secrets of provider "kbs". It must
 	// not be nil.
 	Keys KeySource
+	// Measured are verification keys of measured configuration, by the name in a secret's
+	// header. Other names are URIs of keys at the KBS.
+	Measured map[string]*ecdsa.PublicKey
 	// KMS serves envelopes, by provider name in lower case. The provider "kbs" never
 	// serves envelopes.
 	KMS map[string]KMS

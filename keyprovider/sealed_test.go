@@ -148,7 +148,7 @@ func TestVerificationKeyRefuses(t *testing.T) {
 		"for sealing": strings.Replace(good, "{", `{"use":"enc",`, 1),
 		"y twice":     strings.Replace(good, "{", `{"y":"AAAA",`, 1),
 	} {
-		if _, err := parseVerificationKey([]byte(raw)); err == nil || strings.Contains(err.Error(), "secret") {
+		if _, err := ParseVerificationKey([]byte(raw)); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -234,7 +234,7 @@ func (s *shelf) Secret(_ context.Context, name string, settings, annotations []b
 func TestUnsealFromAnotherStore(t *testing.T) {
 	key := newSealKey(t)
 	keys := &keyMap{keys: map[string][]byte{sealKID: publicJWK(t, key, "")}}
-	text, err := SealStored(key, sealKID, "vault", "app/db", []byte(`{"field":"password"}`))
+	text, err := SealStored(key, sealKID, "vault", "app/db", []byte("{}"), []byte(`{"field":"password"}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ type sealedPayload struct {
 
 // sealedText is a sealed secret taken apart and not yet verified.
 type sealedText struct {
-	keyURI    string // of the verification key
+	keyID     string // of the verification key
 	signed    []byte // header.payload as they stand in the text
 	payload   []byte // decoded
 	signature []byte // r‖s, 32 bytes each, big-endian
@@ -82,11 +82,7 @@ func parseSealed(text []byte) (*sealedText, error) {
 	if header.Algorithm != sealedAlg {
 		return nil, fmt.Errorf("header: alg %.32q, want %s", header.Algorithm, sealedAlg)
 	}
-	uri, err := parseKeyID(header.KeyID)
-	if err != nil {
-		return nil, fmt.Errorf("header: kid: %w", err)
-	}
-	return &sealedText{keyURI: uri, signed: jws[:len(parts[0])+1+len(parts[1])], payload: decoded[1], signature: decoded[2]}, nil
+	return &sealedText{keyID: header.KeyID, signed: jws[:len(parts[0])+1+len(parts[1])], payload: decoded[1], signature: decoded[2]}, nil
 }
 
 // decodeSealedPart takes unpadded base64url without line breaks, which Go's
@@ -102,28 +98,45 @@ func decodeSealedPart(part []byte) ([]byte, error) {
 	return out, nil
 }
 
-// verify checks the signature by the key that the header names at the KBS.
+// verify checks the signature by the key that the header names.
 func (u *Unsealer) verify(ctx context.Context, s *sealedText) error {
-	raw, err := u.Keys.Key(ctx, s.keyURI)
-	defer clear(raw) // it may hold the private half as well
+	key, err := u.verificationKey(ctx, s.keyID)
 	if err != nil {
-		return fmt.Errorf("%w: %w %s: %w", ErrSealedSignature, ErrKey, s.keyURI, err)
-	}
-	key, err := parseVerificationKey(raw)
-	if err != nil {
-		return fmt.Errorf("%w: key %s: %w", ErrSealedSignature, s.keyURI, err)
+		return err
 	}
 	digest := sha256.Sum256(s.signed)
 	r, sv := new(big.Int).SetBytes(s.signature[:p256Bytes]), new(big.Int).SetBytes(s.signature[p256Bytes:])
 	if !ecdsa.Verify(key, digest[:], r, sv) {
-		return fmt.Errorf("%w: the signature is not by key %s", ErrSealedSignature, s.keyURI)
+		return fmt.Errorf("%w: the signature is not by key %s", ErrSealedSignature, s.keyID)
 	}
 	return nil
 }
 
-// parseVerificationKey reads a JWK (RFC 7517) of P-256. Other members, a private
+// verificationKey finds a key among the measured ones, or at the KBS when its name is a
+// URI of it.
+func (u *Unsealer) verificationKey(ctx context.Context, keyID string) (*ecdsa.PublicKey, error) {
+	if key := u.Measured[keyID]; key != nil {
+		return key, nil
+	}
+	uri, err := parseKeyID(keyID)
+	if err != nil {
+		return nil, fmt.Errorf("%w: header: kid is no measured key's and no URI: %w", ErrSealed, err)
+	}
+	raw, err := u.Keys.Key(ctx, uri)
+	defer clear(raw) // it may hold the private half as well
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w %s: %w", ErrSealedSignature, ErrKey, uri, err)
+	}
+	key, err := ParseVerificationKey(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: key %s: %w", ErrSealedSignature, uri, err)
+	}
+	return key, nil
+}
+
+// ParseVerificationKey reads a JWK (RFC 7517) of P-256. Other members, a private
 // "d" among them, are allowed and not used; errors quote nothing of it.
-func parseVerificationKey(raw []byte) (*ecdsa.PublicKey, error) {
+func ParseVerificationKey(raw []byte) (*ecdsa.PublicKey, error) {
 	var jwk struct {
 		Type  string `json:"kty"`
 		Curve string `json:"crv"`

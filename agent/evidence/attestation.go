@@ -19,6 +19,9 @@ const (
 	// certificates of at most some hundred kilobytes.
 	MaxInitDataSize = 1 << 20
 
+	// maxMembers of all objects in an attestation together; real ones have about a hundred.
+	maxMembers = 4096
+
 	// maxRuntimeDataWire allows a nonce of MaxNonceSize with every byte escaped.
 	maxRuntimeDataWire = 6*MaxNonceSize + MaxJWKSize + 64
 )
@@ -74,6 +77,9 @@ func (a Attestation) Encode() ([]byte, error) {
 // rebuilt in canonical form from a valid key; the evidence is one JSON object without
 // duplicate names, not looked at further; nothing is verified.
 func ParseAttestation(raw []byte) (Attestation, error) {
+	if n := countMembers(raw); n > maxMembers {
+		return Attestation{}, fmt.Errorf("parsing attestation: %d members, at most %d allowed", n, maxMembers)
+	}
 	r := readObject("attestation", raw, MaxAttestationSize)
 	initData, hasInitData := r.takeOptional("init-data")
 	runtimeData := r.take("runtime-data")
@@ -98,6 +104,23 @@ func ParseAttestation(raw []byte) (Attestation, error) {
 		return Attestation{}, fmt.Errorf("parsing attestation: %w", err)
 	}
 	return a, nil
+}
+
+// countMembers counts the colons outside of strings, which in JSON is the members. It runs before a reader has to
+// remember their names.
+func countMembers(raw []byte) (n int) {
+	inText := false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case inText && c == '\\':
+			i++
+		case c == '"':
+			inText = !inText
+		case c == ':' && !inText:
+			n++
+		}
+	}
+	return n
 }
 
 // parseInitData returns the document verbatim: its digest is over these bytes.

@@ -5,6 +5,8 @@ package evidence
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -228,5 +230,38 @@ func TestNamesAndHashes(t *testing.T) {
 	}
 	if HashAlgorithm("").Size() != 0 {
 		t.Error("the zero hash has a size")
+	}
+}
+
+// A body of the full size can be nothing but member names, which a reader that looks for repeated ones has to keep.
+// Anybody may send one before he has shown anything.
+func TestAttestationOfMembersIsRefusedUnread(t *testing.T) {
+	var members strings.Builder
+	for i := 0; members.Len() < MaxAttestationSize-1000; i++ {
+		fmt.Fprintf(&members, `"%x":{"a":0},`, i)
+	}
+	for name, evidence := range map[string]string{
+		"nested":               "{" + members.String() + `"z":0}`,
+		"behind escaped quote": `{"a":"\\\"",` + members.String() + `"z":0}`,
+	} {
+		raw := []byte(`{"init-data":null,"runtime-data":{},"tee-evidence":{"primary_evidence":` + evidence + `,"additional_evidence":""}}`)
+		if len(raw) > MaxAttestationSize {
+			t.Fatalf("%s: %d bytes", name, len(raw))
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := ParseAttestation(raw)
+		runtime.ReadMemStats(&after)
+		if err == nil || !strings.Contains(err.Error(), "members") {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+			t.Errorf("%s: %d bytes allocated", name, n)
+		}
+	}
+	// Colons inside of texts are none.
+	text := strings.Repeat(`a: \"b\": {}`, maxMembers)
+	if n := countMembers([]byte(`{"a":"` + text + `","b":{"c":[":",1]}}`)); n != 3 {
+		t.Errorf("%d members, want 3", n)
 	}
 }

@@ -4,6 +4,7 @@ package services
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,6 +38,8 @@ type Agent struct {
 	Events Measurer
 	// Log gets the reasons that clients are not told. Must not be nil.
 	Log *slog.Logger
+
+	turn turn // at Evidence and Events
 }
 
 // Serve answers on l, which it closes, until ctx is done. l decides who may connect.
@@ -67,7 +70,7 @@ func (a *Agent) evidence(ctx context.Context, data []byte) ([]byte, error) {
 			return nil, &failure{"get evidence failed", err}
 		}
 	}
-	out, err := a.Evidence.Evidence(ctx, bound)
+	out, err := inTurn(ctx, &a.turn, func() (json.RawMessage, error) { return a.Evidence.Evidence(ctx, bound) })
 	if err != nil {
 		return nil, &failure{"get evidence failed", err}
 	}
@@ -137,7 +140,7 @@ func closedDomain(domain string) bool {
 // only the guest itself could make, that would be two entries to a reader, or that would
 // go into the firmware's registers. NOT_SUPPORTED says that the entry was recorded and
 // that no register holds it.
-func (a *Agent) ExtendRuntimeMeasurement(_ context.Context, in *pb.ExtendRuntimeMeasurementRequest) (*pb.ExtendRuntimeMeasurementResponse, error) {
+func (a *Agent) ExtendRuntimeMeasurement(ctx context.Context, in *pb.ExtendRuntimeMeasurementRequest) (*pb.ExtendRuntimeMeasurementResponse, error) {
 	err := checkEvent(in.Domain, in.Operation, in.Content)
 	if err == nil {
 		err = checkRegister(in.RegisterIndex)
@@ -148,7 +151,7 @@ func (a *Agent) ExtendRuntimeMeasurement(_ context.Context, in *pb.ExtendRuntime
 	if a.Events == nil {
 		return &pb.ExtendRuntimeMeasurementResponse{Result: pb.RuntimeMeasurementResult_NOT_ENABLED}, nil
 	}
-	bound, err := a.Events.MeasureFor(in.Domain, in.Operation, in.Content)
+	bound, err := inTurn(ctx, &a.turn, func() (bool, error) { return a.Events.MeasureFor(in.Domain, in.Operation, in.Content) })
 	if err != nil {
 		return nil, &failure{"extend runtime measurement failed", err}
 	}

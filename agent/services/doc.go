@@ -13,6 +13,6 @@
 // fixed phrases; reasons go to the log.
 //
 // Files: services.go (what the services stand on), ttrpc.go (the server), agent.go
-// (attestation agent), hub.go (data hub), rest.go (HTTP), remote.go (the same parts where
+// (attestation agent), turn.go (one caller at a time), hub.go (data hub), rest.go (HTTP), remote.go (the same parts where
 // another process serves them).
 package services

@@ -58,7 +58,10 @@ func (p *Peer) dial(ctx context.Context) (*ttrpc.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting: %w", err)
 	}
-	p.client = ttrpc.NewClient(conn)
+	opened := make(chan *ttrpc.Client, 1)
+	// An end is noticed at once, so that the next call finds no dead connection.
+	p.client = ttrpc.NewClient(conn, ttrpc.WithOnClose(func() { p.drop(<-opened) }))
+	opened <- p.client
 	return p.client, nil
 }
 
@@ -72,22 +75,27 @@ func (p *Peer) drop(client *ttrpc.Client) {
 	_ = client.Close() // it has ended already
 }
 
-// ask makes one call, and once more when the connection had ended.
-func ask[In, Out any](ctx context.Context, p *Peer, in In, call func(*ttrpc.Client) func(context.Context, In) (Out, error)) (Out, error) {
-	for again := true; ; again = false {
-		client, err := p.dial(ctx)
-		if err != nil {
-			var none Out
-			return none, err
-		}
-		out, err := call(client)(ctx, in)
-		if !errors.Is(err, ttrpc.ErrClosed) {
-			return out, err
-		}
-		if p.drop(client); !again {
-			return out, err
-		}
+// askOnce makes one call. Whether the peer heard it is not known when the connection ends.
+func askOnce[In, Out any](ctx context.Context, p *Peer, in In, call func(*ttrpc.Client) func(context.Context, In) (Out, error)) (Out, error) {
+	client, err := p.dial(ctx)
+	if err != nil {
+		var none Out
+		return none, err
 	}
+	out, err := call(client)(ctx, in)
+	if errors.Is(err, ttrpc.ErrClosed) {
+		p.drop(client)
+	}
+	return out, err
+}
+
+// ask makes one call that may as well be made twice, and does so when the connection had ended.
+func ask[In, Out any](ctx context.Context, p *Peer, in In, call func(*ttrpc.Client) func(context.Context, In) (Out, error)) (Out, error) {
+	out, err := askOnce(ctx, p, in, call)
+	if errors.Is(err, ttrpc.ErrClosed) {
+		return askOnce(ctx, p, in, call)
+	}
+	return out, err
 }
 
 // RemoteHub fetches secrets from a data hub on another socket.
@@ -130,12 +138,12 @@ func (a *RemoteAgent) GetToken(ctx context.Context, in *aa.GetTokenRequest) (*aa
 }
 
 // ExtendRuntimeMeasurement refuses what checkEvent refuses, since the peer may be a
-// program that does not, and asks the peer.
+// program that does not, and asks the peer, once: an entry that was made is not made again.
 func (a *RemoteAgent) ExtendRuntimeMeasurement(ctx context.Context, in *aa.ExtendRuntimeMeasurementRequest) (*aa.ExtendRuntimeMeasurementResponse, error) {
 	if err := checkEvent(in.Domain, in.Operation, in.Content); err != nil {
 		return nil, &failure{"extend runtime measurement failed", err}
 	}
-	return ask(ctx, a.Peer, in, func(c *ttrpc.Client) func(context.Context, *aa.ExtendRuntimeMeasurementRequest) (*aa.ExtendRuntimeMeasurementResponse, error) {
+	return askOnce(ctx, a.Peer, in, func(c *ttrpc.Client) func(context.Context, *aa.ExtendRuntimeMeasurementRequest) (*aa.ExtendRuntimeMeasurementResponse, error) {
 		return aa.NewTTRPCAttestationAgentServiceClient(c).ExtendRuntimeMeasurement
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	strict "github.com/go-json-experiment/json"
+	"golang.org/x/net/netutil"
 
 	pb "github.com/casemate/casemate/agent/api/attestation"
 )
@@ -27,7 +28,9 @@ const (
 	// maxRESTHeader bounds the request line and headers, runtime_data with them.
 	maxRESTHeader = 64 << 10
 	maxEventBody  = 64 << 10
-	restRead      = 10 * time.Second
+	// maxRESTConnections at once; those beyond wait in the kernel's queue.
+	maxRESTConnections = 256
+	restRead           = 10 * time.Second
 )
 
 // REST is api-server-rest. It is what containers reach, since they share the guest's
@@ -46,6 +49,8 @@ type REST struct {
 	Version string
 	// Log gets the reasons that clients are not told. Must not be nil.
 	Log *slog.Logger
+
+	turn turn // at Agent, which has other callers that containers must not crowd out
 }
 
 // Serve answers HTTP/1 on l, which it closes, until ctx is done.
@@ -63,7 +68,7 @@ func (s *REST) Serve(ctx context.Context, l net.Listener) error {
 			_ = server.Close()
 		}
 	})
-	err := server.Serve(l)
+	err := server.Serve(netutil.LimitListener(l, maxRESTConnections))
 	if !stop() {
 		<-stopped
 	}
@@ -97,6 +102,16 @@ func (s *REST) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.resource(ctx, w, strings.TrimPrefix(path, resourcePrefix))
 	case strings.HasPrefix(path, "/aa/") && s.Agent == nil:
 		answer(w, http.StatusNotFound, "Attestation Feature Not Enabled")
+	case strings.HasPrefix(path, "/aa/"):
+		s.attestation(ctx, w, r, path, query)
+	default:
+		answer(w, http.StatusNotFound, "URL NOT FOUND")
+	}
+}
+
+// attestation answers what the agent is asked for.
+func (s *REST) attestation(ctx context.Context, w http.ResponseWriter, r *http.Request, path, query string) {
+	switch {
 	case path == "/aa/aael" && r.Method == http.MethodPost:
 		s.extend(ctx, w, r)
 	case path == "/aa/token" && r.Method == http.MethodGet:
@@ -186,7 +201,9 @@ func (s *REST) token(ctx context.Context, w http.ResponseWriter, query string) {
 		s.fail(w, &failure{"get token failed: not enabled", errNoToken})
 		return
 	}
-	out, err := s.Agent.GetToken(ctx, &pb.GetTokenRequest{TokenType: values.Get("token_type")})
+	out, err := inTurn(ctx, &s.turn, func() (*pb.GetTokenResponse, error) {
+		return s.Agent.GetToken(ctx, &pb.GetTokenRequest{TokenType: values.Get("token_type")})
+	})
 	if err != nil {
 		s.fail(w, worded("get token failed", err))
 		return
@@ -209,12 +226,12 @@ func (s *REST) evidence(ctx context.Context, w http.ResponseWriter, query string
 			return
 		}
 	}
-	var out *pb.GetEvidenceResponse
-	if additional {
-		out, err = s.Agent.GetAdditionalEvidence(ctx, &pb.GetAdditionalEvidenceRequest{RuntimeData: data})
-	} else {
-		out, err = s.Agent.GetEvidence(ctx, &pb.GetEvidenceRequest{RuntimeData: data})
-	}
+	out, err := inTurn(ctx, &s.turn, func() (*pb.GetEvidenceResponse, error) {
+		if additional {
+			return s.Agent.GetAdditionalEvidence(ctx, &pb.GetAdditionalEvidenceRequest{RuntimeData: data})
+		}
+		return s.Agent.GetEvidence(ctx, &pb.GetEvidenceRequest{RuntimeData: data})
+	})
 	if err != nil {
 		s.fail(w, worded("get evidence failed", err))
 		return
@@ -235,7 +252,9 @@ func (s *REST) extend(ctx context.Context, w http.ResponseWriter, r *http.Reques
 		s.fail(w, &failure{"extend runtime measurement failed: want JSON with domain, operation and content", errors.Join(errors.New("reading the entry"), err)})
 		return
 	}
-	out, err := s.Agent.ExtendRuntimeMeasurement(ctx, &pb.ExtendRuntimeMeasurementRequest{Domain: *in.Domain, Operation: *in.Operation, Content: *in.Content})
+	out, err := inTurn(ctx, &s.turn, func() (*pb.ExtendRuntimeMeasurementResponse, error) {
+		return s.Agent.ExtendRuntimeMeasurement(ctx, &pb.ExtendRuntimeMeasurementRequest{Domain: *in.Domain, Operation: *in.Operation, Content: *in.Content})
+	})
 	if err != nil {
 		s.fail(w, worded("extend runtime measurement failed", err))
 		return

@@ -13,7 +13,12 @@ import (
 	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/casemate/casemate/agent/frames"
 )
+
+// maxConnections bounds the callers of one socket; each costs some KiB while it is idle.
+const maxConnections = 1024
 
 // stopTimeout is how long calls in flight may take once the server ends.
 const stopTimeout = 2 * time.Second
@@ -63,7 +68,7 @@ func serveTTRPC(ctx context.Context, l net.Listener, prefix string, log *slog.Lo
 			_ = server.Close() // calls in flight had their time
 		}
 	})
-	err = server.Serve(context.WithoutCancel(ctx), l)
+	err = server.Serve(context.WithoutCancel(ctx), frames.Listen(l, maxConnections))
 	if !stop() {
 		<-stopped
 	}

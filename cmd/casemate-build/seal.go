@@ -136,7 +136,7 @@ func (f sealFlags) stored(key *ecdsa.PrivateKey, path string) ([]byte, error) {
 	if err := vault.CheckName(path); err != nil {
 		return nil, fmt.Errorf("sealing: %w", err)
 	}
-	return keyprovider.SealStored(key, f.keyID, vaultProvider, path, annotations)
+	return keyprovider.SealStored(key, f.keyID, vaultProvider, path, []byte("{}"), annotations)
 }
 
 // envelope seals a file's content.
@@ -170,5 +170,6 @@ func (f sealFlags) envelope(ctx context.Context, key *ecdsa.PrivateKey, file str
 	if err != nil {
 		return nil, fmt.Errorf("making a data key under %q: %w", f.transitKey, err)
 	}
-	return keyprovider.SealEnvelope(key, f.keyID, vaultProvider, f.transitKey, dataKey, wrapped, secret)
+	kms := keyprovider.KMSKey{Provider: vaultProvider, ID: f.transitKey, Settings: []byte("{}"), Annotations: []byte("{}")}
+	return keyprovider.SealEnvelope(key, f.keyID, kms, dataKey, wrapped, secret)
 }

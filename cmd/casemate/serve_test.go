@@ -132,7 +132,7 @@ func TestUnsealerOfTheConfiguredVault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := keyprovider.SealStored(key, "kbs:///app/signing/1", "vault", "app/db", []byte(`{"field":"password"}`))
+	text, err := keyprovider.SealStored(key, "kbs:///app/signing/1", "vault", "app/db", []byte("{}"), []byte(`{"field":"password"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,5 +166,29 @@ func TestUnsealerOfTheConfiguredVault(t *testing.T) {
 	conf.Cert = "no PEM"
 	if got, err := unseal(conf); err == nil || !strings.Contains(err.Error(), "vault.cert") {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// A sealing key of measured configuration verifies without the relying party; one that is no key ends the start.
+func TestUnsealerWithMeasuredKeys(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	jwk, err := keyprovider.VerificationKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := testMachine(config.Measured{SealedKeys: map[string]string{"owner": string(jwk)}}).unsealer(noKBS{})
+	if err != nil || !key.PublicKey.Equal(u.Measured["owner"]) {
+		t.Errorf("got %v, %v", u, err)
+	}
+	for name, conf := range map[string]config.Measured{
+		"sealed_keys": {SealedKeys: map[string]string{"owner": "{}"}},
+		"aws.cert":    {AWS: config.AWS{Region: "eu-central-1", Cert: "no PEM", CredentialURI: "kbs:///a/b/c"}},
+	} {
+		if _, err := testMachine(conf).unsealer(noKBS{}); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -24,7 +24,7 @@ var allowed = map[string]struct {
 	ours    []string
 	modules []string
 }{
-	"agent":                                 {ours: []string{"agent/api/kata"}, modules: []string{"github.com/containerd/ttrpc", "github.com/mdlayher/vsock", "golang.org/x/sync", "golang.org/x/sys", "google.golang.org/grpc", "google.golang.org/protobuf"}},
+	"agent":                                 {ours: []string{"agent/api/kata", "agent/frames"}, modules: []string{"github.com/containerd/ttrpc", "github.com/mdlayher/vsock", "golang.org/x/sync", "golang.org/x/sys", "google.golang.org/grpc", "google.golang.org/protobuf"}},
 	"agent/api/attestation":                 {modules: []string{"github.com/containerd/ttrpc", "google.golang.org/protobuf"}},
 	"agent/api/datahub":                     {modules: []string{"github.com/containerd/ttrpc", "google.golang.org/protobuf"}},
 	"agent/api/kata":                        {modules: []string{"github.com/containerd/ttrpc", "google.golang.org/protobuf"}},
@@ -34,6 +34,7 @@ var allowed = map[string]struct {
 	"agent/container":                       {modules: []string{"github.com/opencontainers/cgroups", "github.com/opencontainers/runc", "github.com/opencontainers/runtime-spec", "github.com/sirupsen/logrus", "golang.org/x/sys"}},
 	"agent/eventlog":                        {modules: []string{"golang.org/x/sys"}},
 	"agent/evidence":                        {modules: []string{"github.com/go-json-experiment/json"}},
+	"agent/frames":                          {modules: []string{"golang.org/x/sync"}},
 	"agent/guest":                           {modules: []string{"golang.org/x/sys"}},
 	"agent/initdata":                        {ours: []string{"agent/evidence"}, modules: []string{"github.com/BurntSushi/toml"}},
 	"agent/kbs":                             {ours: []string{"agent/evidence"}, modules: []string{"github.com/go-json-experiment/json"}},
@@ -41,8 +42,8 @@ var allowed = map[string]struct {
 	"agent/pod":                             {ours: []string{"agent/api/kata", "agent/container"}, modules: []string{"github.com/containerd/ttrpc", "github.com/go-json-experiment/json", "github.com/opencontainers/cgroups", "github.com/opencontainers/runtime-spec", "github.com/vishvananda/netlink", "golang.org/x/sys", "google.golang.org/grpc", "google.golang.org/protobuf"}},
 	"agent/policy":                          {ours: []string{"agent", "agent/api/kata"}, modules: []string{"github.com/open-policy-agent/opa", "google.golang.org/protobuf"}},
 	"agent/policy/replay":                   {ours: []string{"agent/api/kata"}, modules: []string{"golang.org/x/sys", "google.golang.org/protobuf"}},
-	"agent/services":                        {ours: []string{"agent/api/attestation", "agent/api/datahub", "agent/evidence", "keyprovider/keyproviderpb"}, modules: []string{"github.com/containerd/ttrpc", "github.com/go-json-experiment/json", "google.golang.org/grpc"}},
-	"cmd/casemate":                          {ours: []string{"agent", "agent/attest", "agent/container", "agent/eventlog", "agent/evidence", "agent/guest", "agent/initdata", "agent/kbs", "agent/pod", "agent/policy", "agent/services", "cmd/casemate/internal/config", "cmd/casemate/internal/doctor", "cmd/casemate/internal/explain", "cmd/casemate/internal/standalone", "cmd/internal/version", "imagepull", "imagepull/trust", "keyprovider", "keyprovider/vault", "storage", "storage/devmapper", "storage/ext4", "storage/krun", "storage/luks", "verity"}, modules: []string{"github.com/containerd/ttrpc", "github.com/go-json-experiment/json", "github.com/moby/sys/mountinfo", "github.com/opencontainers/runtime-spec", "github.com/sirupsen/logrus", "golang.org/x/sync", "golang.org/x/sys", "google.golang.org/grpc"}},
+	"agent/services":                        {ours: []string{"agent/api/attestation", "agent/api/datahub", "agent/evidence", "agent/frames", "keyprovider/keyproviderpb"}, modules: []string{"github.com/containerd/ttrpc", "github.com/go-json-experiment/json", "golang.org/x/net", "google.golang.org/grpc"}},
+	"cmd/casemate":                          {ours: []string{"agent", "agent/attest", "agent/container", "agent/eventlog", "agent/evidence", "agent/guest", "agent/initdata", "agent/kbs", "agent/pod", "agent/policy", "agent/services", "cmd/casemate/internal/config", "cmd/casemate/internal/doctor", "cmd/casemate/internal/explain", "cmd/casemate/internal/standalone", "cmd/internal/version", "imagepull", "imagepull/trust", "keyprovider", "keyprovider/aws", "keyprovider/vault", "storage", "storage/devmapper", "storage/ext4", "storage/krun", "storage/luks", "verity"}, modules: []string{"github.com/containerd/ttrpc", "github.com/go-json-experiment/json", "github.com/moby/sys/mountinfo", "github.com/opencontainers/runtime-spec", "github.com/sirupsen/logrus", "golang.org/x/sync", "golang.org/x/sys", "google.golang.org/grpc"}},
 	"cmd/casemate-build":                    {ours: []string{"agent/evidence", "agent/initdata", "cmd/casemate-build/internal/cosign", "cmd/casemate-build/internal/encrypt", "cmd/casemate-build/internal/image", "cmd/casemate-build/internal/podpolicy", "cmd/internal/measured", "cmd/internal/owner", "cmd/internal/version", "keyprovider", "keyprovider/vault", "rootfs/image", "rootfs/kernel", "rootfs/measure", "verity"}, modules: []string{"github.com/BurntSushi/toml", "github.com/go-json-experiment/json", "github.com/google/go-containerregistry", "github.com/google/uuid", "github.com/spf13/cobra", "golang.org/x/term"}},
 	"cmd/casemate-build/internal/cosign":    {ours: []string{"cmd/casemate-build/internal/image"}, modules: []string{"github.com/go-json-experiment/json", "github.com/google/go-containerregistry", "golang.org/x/crypto"}},
 	"cmd/casemate-build/internal/encrypt":   {ours: []string{"cmd/casemate-build/internal/image", "keyprovider"}, modules: []string{"github.com/containers/ocicrypt", "github.com/google/go-containerregistry", "github.com/opencontainers/go-digest"}},
@@ -64,6 +65,7 @@ var allowed = map[string]struct {
 	"imagepull/unpack":                      {ours: []string{"imagepull/unpack/erofs"}, modules: []string{"golang.org/x/sys"}},
 	"imagepull/unpack/erofs":                {modules: []string{"golang.org/x/sys"}},
 	"keyprovider":                           {ours: []string{"keyprovider/keyproviderpb"}, modules: []string{"github.com/go-json-experiment/json", "golang.org/x/sys", "google.golang.org/grpc"}},
+	"keyprovider/aws":                       {modules: []string{"github.com/go-json-experiment/json"}},
 	"keyprovider/keyproviderpb":             {modules: []string{"github.com/containerd/ttrpc", "google.golang.org/grpc", "google.golang.org/protobuf"}},
 	"keyprovider/vault":                     {modules: []string{"github.com/go-json-experiment/json"}},
 	"keyprovider/vault/vaulttest":           {},

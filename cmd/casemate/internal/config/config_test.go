@@ -128,6 +128,22 @@ func TestWithInitData(t *testing.T) {
 			data: map[string]string{"casemate.toml": "[vault]\nurl='https://evil'\ncert='P'\ntoken_uri='kbs:///a/b/c'\n"},
 		},
 		{
+			name: "host-written initdata moves AWS", wantErr: "aws is set twice",
+			from: Measured{AWS: AWS{Region: "r", Cert: "P", CredentialURI: "kbs:///a/b/c", KMSURL: "https://k"}},
+			data: map[string]string{"casemate.toml": "[aws]\nregion='r'\ncert='P'\ncredential_uri='kbs:///a/b/c'\nkms_url='https://evil'\n"},
+		},
+		{
+			name: "host-written initdata replaces a sealing key", wantErr: "sealed_keys",
+			from: Measured{SealedKeys: map[string]string{"owner": "{}"}},
+			data: map[string]string{"casemate.toml": "[sealed_keys]\nowner='{ }'\n"},
+		},
+		{
+			name: "a sealing key more",
+			from: Measured{SealedKeys: map[string]string{"owner": "{}"}},
+			data: map[string]string{"casemate.toml": "[sealed_keys]\nowner='{}'\ntenant='{ }'\n"},
+			want: func(m Measured) bool { return len(m.SealedKeys) == 2 && m.SealedKeys["tenant"] == "{ }" },
+		},
+		{
 			name: "the defaults written out",
 			data: map[string]string{"cdh.toml": "socket='unix:///run/confidential-containers/cdh.sock'\ncredentials=[]\n" + cdh},
 			want: func(m Measured) bool { return m.KBS.URL == "https://kbs" },

@@ -45,6 +45,10 @@ type Measured struct {
 	Services    Services    `toml:"services"`
 	EventLog    EventLog    `toml:"eventlog"`
 	Vault       Vault       `toml:"vault"`
+	AWS         AWS         `toml:"aws"`
+	// SealedKeys are keys that sealed secrets are verified by, JWK text by the name that a
+	// secret's header gives (kid). Names that are URIs of the relying party stay its own.
+	SealedKeys map[string]string `toml:"sealed_keys"`
 	// Credentials are secrets that the data hub writes to files before it serves.
 	Credentials []Credential `toml:"credentials"`
 	TestSNP     TestSNP      `toml:"testsnp"`
@@ -203,12 +207,12 @@ func (m Measured) check() error {
 	if m.Image.Store != "" && m.Scratch != (Scratch{}) {
 		return errors.New("image.store and scratch: want one of them")
 	}
-	return errors.Join(m.Scratch.check(), m.Disk.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), m.CoCoAS.check(), checkVolumes(m.Volumes), checkContainers(m.Containers), m.Services.check(m.own()))
+	return errors.Join(m.Scratch.check(), m.Disk.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), m.AWS.check(), checkSealedKeys(m.SealedKeys), m.CoCoAS.check(), checkVolumes(m.Volumes), checkContainers(m.Containers), m.Services.check(m.own()))
 }
 
 // own lists the secrets that the guest fetches for itself.
 func (m Measured) own() []string {
-	list := []string{m.Image.CredentialsURI, m.Image.PolicyURI, m.Vault.TokenURI, m.Disk.Key}
+	list := []string{m.Image.CredentialsURI, m.Image.PolicyURI, m.Vault.TokenURI, m.AWS.CredentialURI, m.Disk.Key}
 	for _, v := range m.Volumes {
 		list = append(list, v.Key)
 		if v.Grant != "" {
@@ -340,9 +344,20 @@ func (m Measured) join(o Measured) (Measured, error) {
 	if len(m.Containers) == 0 {
 		m.Containers = o.Containers
 	}
+	if m.AWS != (AWS{}) && o.AWS != (AWS{}) && m.AWS != o.AWS {
+		failures = append(failures, errors.New("aws is set twice, and differs"))
+	}
+	if m.AWS == (AWS{}) {
+		m.AWS = o.AWS
+	}
 	var err error
 	if m.Volumes, err = joinVolumes(m.Volumes, o.Volumes); err != nil {
 		failures = append(failures, err)
+	}
+	if len(o.SealedKeys) > 0 {
+		if m.SealedKeys, err = joinSealedKeys(m.SealedKeys, o.SealedKeys); err != nil {
+			failures = append(failures, err)
+		}
 	}
 	if err := m.Services.check(m.own()); err != nil {
 		failures = append(failures, err)

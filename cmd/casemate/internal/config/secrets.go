@@ -79,3 +79,59 @@ func (v Vault) check() error {
 	}
 	return nil
 }
+
+// AWS is the region whose Key Management Service and Secrets Manager sealed secrets of
+// provider "aws" come from.
+type AWS struct {
+	// Region is such as eu-central-1; empty is none.
+	Region string `toml:"region"`
+	// Cert is PEM text: the only roots accepted for the services' certificates.
+	Cert string `toml:"cert"`
+	// CredentialURI is the secret of the relying party that is a credential.json.
+	CredentialURI string `toml:"credential_uri"`
+	// KMSURL and SecretsURL are https://HOST[:PORT]; empty is the region's public address.
+	KMSURL     string `toml:"kms_url"`
+	SecretsURL string `toml:"secrets_url"`
+}
+
+func (a AWS) check() error {
+	if a == (AWS{}) {
+		return nil
+	}
+	if a.Region == "" || a.Cert == "" {
+		return fmt.Errorf("aws.region %q: want a region, and aws.cert, the PEM certificates that its services are pinned to", a.Region)
+	}
+	if !strings.HasPrefix(a.CredentialURI, "kbs:///") {
+		return fmt.Errorf("aws.credential_uri %q: want kbs:///REPOSITORY/TYPE/TAG", a.CredentialURI)
+	}
+	for _, address := range []string{a.KMSURL, a.SecretsURL} {
+		if address != "" && !strings.HasPrefix(address, "https://") {
+			return fmt.Errorf("aws.kms_url or aws.secrets_url %q: want https", address)
+		}
+	}
+	return nil
+}
+
+// checkSealedKeys refuses names that are, or could be taken for, the relying party's.
+func checkSealedKeys(keys map[string]string) error {
+	for name, jwk := range keys {
+		if name == "" || strings.Contains(name, ":") || jwk == "" {
+			return fmt.Errorf("sealed_keys: %.128q: want a name that is no URI, and a JWK", name)
+		}
+	}
+	return nil
+}
+
+// joinSealedKeys adds what initdata names: a name means one key.
+func joinSealedKeys(a, b map[string]string) (map[string]string, error) {
+	all := map[string]string{}
+	for _, keys := range []map[string]string{a, b} {
+		for name, jwk := range keys {
+			if old, ok := all[name]; ok && old != jwk {
+				return nil, fmt.Errorf("sealed_keys: %.128q is set twice, and differs", name)
+			}
+			all[name] = jwk
+		}
+	}
+	return all, nil
+}

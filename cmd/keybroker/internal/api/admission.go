@@ -59,6 +59,9 @@ func (a *admission) load(st *store.Store) error {
 	listed := make(map[string]bool)
 	for _, w := range list {
 		r, err := st.Workload(w.ID)
+		if errors.Is(err, store.ErrNotFound) {
+			continue // removed since; who removed it loads after us
+		}
 		if err != nil {
 			return err
 		}

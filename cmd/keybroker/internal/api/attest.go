@@ -94,9 +94,9 @@ func (s *Server) judge(ctx context.Context, sess session, body []byte, record *a
 	deny := func(rule, wanted, found string) (token.Grant, []verifier.Finding, error) {
 		return token.Grant{}, []verifier.Finding{{Rule: rule, Wanted: wanted, Found: found}}, nil
 	}
-	a, err := evidence.ParseAttestation(body)
-	if err != nil {
-		return deny(ruleRequest, "an attestation of protocol "+evidence.ProtocolVersion, err.Error())
+	a, denied, err := s.read(ctx, body)
+	if err != nil || denied != nil {
+		return token.Grant{}, denied, err
 	}
 	if subtle.ConstantTimeCompare([]byte(a.RuntimeData.Nonce()), []byte(sess.nonce)) != 1 {
 		return deny("nonce", "the nonce of this session", "another")
@@ -115,11 +115,25 @@ func (s *Server) judge(ctx context.Context, sess session, body []byte, record *a
 	if unlisted != nil {
 		return token.Grant{}, []verifier.Finding{*unlisted}, nil
 	}
-	if err := s.acquire(ctx); err != nil {
+	if err := acquire(ctx, s.verifying); err != nil {
 		return token.Grant{}, nil, err
 	}
-	defer s.release()
+	defer release(s.verifying)
 	return s.verify(sess, a, reportData, record)
+}
+
+// read takes a body apart when it is its turn: apart it is several times as large, and
+// whoever sent it has shown nothing yet.
+func (s *Server) read(ctx context.Context, body []byte) (evidence.Attestation, []verifier.Finding, error) {
+	if err := acquire(ctx, s.reading); err != nil {
+		return evidence.Attestation{}, nil, err
+	}
+	defer release(s.reading)
+	a, err := evidence.ParseAttestation(body)
+	if err != nil {
+		return a, []verifier.Finding{*deny(ruleRequest, "an attestation of protocol "+evidence.ProtocolVersion, err.Error())}, nil
+	}
+	return a, nil, nil
 }
 
 // verify parses the initdata, which some registration lists, and judges the evidence.
@@ -155,16 +169,16 @@ func reasons(v verifier.Verdict) []verifier.Finding {
 
 // acquire waits for a slot, so that however many attestations come at once, each that
 // runs has a core.
-func (s *Server) acquire(ctx context.Context) error {
+func acquire(ctx context.Context, slots chan struct{}) error {
 	select {
-	case s.verifying <- struct{}{}:
+	case slots <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (s *Server) release() { <-s.verifying }
+func release(slots chan struct{}) { <-slots }
 
 // denyAttest answers with the rule, which is the same for every guest, and keeps what
 // was wanted and found to the audit log.

@@ -128,6 +128,25 @@ func TestOverload(t *testing.T) {
 	}
 }
 
+// However many bodies come at once, as many are taken apart as there are cores.
+func TestBodiesWaitForTheirTurn(t *testing.T) {
+	b := newBroker(t)
+	for range cap(b.server.reading) {
+		b.server.reading <- struct{}{}
+	}
+	g := b.guest(nil)
+	g.auth()
+	answered := make(chan answer, 1)
+	go func() { answered <- g.post([]byte("{}")) }()
+	select {
+	case a := <-answered:
+		t.Errorf("judged out of turn: %d %s", a.status, a.body)
+	case <-time.After(100 * time.Millisecond):
+		<-b.server.reading
+		wantRefused(t, <-answered, 401, "AttestationError")
+	}
+}
+
 // What costs its sender no session is bounded by the same rate: replays of a spent
 // session and releases that are denied.
 func TestDenialsAreRateLimited(t *testing.T) {

@@ -72,6 +72,15 @@ func (s *Server) problem(w http.ResponseWriter, status int, code, detail string)
 	s.answer(w, status, owner.Problem{Code: code, Detail: detail})
 }
 
+// problemBody answers a body that could not be read.
+func (s *Server) problemBody(w http.ResponseWriter, err error) {
+	status := http.StatusBadRequest
+	if errors.Is(err, errTooLarge) {
+		status = http.StatusRequestEntityTooLarge
+	}
+	s.problem(w, status, codeInvalid, err.Error())
+}
+
 // answer is one of the owner package's answers as JSON.
 func (s *Server) answer(w http.ResponseWriter, status int, body any) {
 	text, err := json.Marshal(body, json.Deterministic(true))
@@ -115,7 +124,7 @@ func (s *Server) listWorkloads(w http.ResponseWriter, _ *http.Request) {
 func (s *Server) putWorkload(w http.ResponseWriter, r *http.Request) {
 	body, err := readBody(w, r, owner.MaxRegistrationSize)
 	if err != nil {
-		s.problem(w, http.StatusRequestEntityTooLarge, codeInvalid, err.Error())
+		s.problemBody(w, err)
 		return
 	}
 	registration, err := owner.ParseJSON(body)

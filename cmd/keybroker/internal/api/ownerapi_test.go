@@ -3,11 +3,15 @@
 package api
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/casemate/casemate/agent/evidence"
 	"github.com/casemate/casemate/cmd/internal/owner"
@@ -153,6 +157,60 @@ func TestRefusedSecrets(t *testing.T) {
 		a := b.do(t.Context(), "PUT", "/owner/v1/workloads/"+tt.path, make([]byte, tt.size), map[string]string{"Authorization": "Bearer " + ownerToken})
 		if a.status != tt.status {
 			t.Errorf("%s with %d bytes: %d %s, want %d", tt.path, tt.size, a.status, a.body, tt.status)
+		}
+	}
+}
+
+// An owner removes registrations while another's change is read back: that change neither fails nor goes unrecorded.
+func TestRegistrationsRemovedWhileTheyAreRead(t *testing.T) {
+	b := newBroker(t)
+	r := b.register("web", document(t, "web", ""), nil)
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				ended <- nil
+				return
+			default:
+			}
+			err := b.server.store.DeleteWorkload(r.ID)
+			if err == nil {
+				_, err = b.server.store.PutWorkload(r)
+			}
+			if err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	for range 2000 {
+		if err := b.server.admission.load(b.server.store); err != nil {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	must(t, <-ended)
+}
+
+// A body that ends early or cannot be read is the sender's fault, not too large.
+func TestOwnerBodyThatCannotBeRead(t *testing.T) {
+	b := newBroker(t)
+	for _, path := range []string{"/owner/v1/workloads/web", "/owner/v1/workloads/web/secrets/a/b/c"} {
+		for name, c := range map[string]struct {
+			body io.Reader
+			want int
+		}{
+			"cut":       {iotest.ErrReader(io.ErrUnexpectedEOF), 400},
+			"too large": {bytes.NewReader(make([]byte, owner.MaxSecretSize+owner.MaxRegistrationSize)), 413},
+		} {
+			r := httptest.NewRequest("PUT", path, c.body)
+			r.Header.Set("Authorization", "Bearer "+ownerToken)
+			w := httptest.NewRecorder()
+			if b.server.Handler().ServeHTTP(w, r); w.Code != c.want {
+				t.Errorf("%s %s: %d %s, want %d", name, path, w.Code, w.Body, c.want)
+			}
 		}
 	}
 }

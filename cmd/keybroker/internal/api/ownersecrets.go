@@ -26,7 +26,7 @@ func (s *Server) putSecret(w http.ResponseWriter, r *http.Request) {
 	}
 	value, err := readBody(w, r, owner.MaxSecretSize)
 	if err != nil {
-		s.problem(w, http.StatusRequestEntityTooLarge, codeInvalid, err.Error())
+		s.problemBody(w, err)
 		return
 	}
 	defer clear(value)

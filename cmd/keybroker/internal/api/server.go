@@ -71,7 +71,8 @@ type Server struct {
 	sessions  *sessions
 	limiter   *limiter
 	admission *admission
-	verifying chan struct{} // one slot for each verification at a time
+	reading   chan struct{} // one slot for each body that is taken apart at a time
+	verifying chan struct{} // and for each verification, which may take longer
 	now       func() time.Time
 }
 
@@ -101,6 +102,7 @@ func New(c Config) (*Server, error) {
 		sessions:  newSessions(),
 		limiter:   newLimiter(rate),
 		admission: newAdmission(),
+		reading:   make(chan struct{}, runtime.GOMAXPROCS(0)),
 		verifying: make(chan struct{}, runtime.GOMAXPROCS(0)),
 		now:       time.Now,
 	}

@@ -32,9 +32,10 @@ type Log struct {
 	logger *slog.Logger
 	max    int64
 
-	mu   sync.Mutex // guards file and size
-	file *os.File
+	mu   sync.Mutex // guards the fields below
+	file *os.File   // nil after a rotation that failed
 	size int64
+	torn bool // the last record may be there in part
 }
 
 // Open opens the log in dir, which exists. Each record also goes to logger. The caller
@@ -64,7 +65,11 @@ func (l *Log) open() error {
 		return errors.Join(fmt.Errorf("opening audit log: %w", err), f.Close())
 	}
 	l.file, l.size = f, info.Size()
-	return l.endLine()
+	if err := l.endLine(); err != nil {
+		l.file = nil
+		return errors.Join(err, f.Close())
+	}
+	return nil
 }
 
 // endLine ends a line that a crash cut short, so that the next record has its own.
@@ -97,22 +102,42 @@ func (l *Log) Write(r Record) error {
 	l.print(r)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.size >= l.max {
-		if err := l.rotate(); err != nil {
-			return err
-		}
+	if err := l.ready(); err != nil {
+		return err
 	}
 	n, err := l.file.Write(append(line, '\n'))
 	l.size += int64(n)
 	if err != nil {
+		l.torn = true
 		return fmt.Errorf("writing audit log: %w", err)
 	}
 	return nil
 }
 
+// ready makes a line's place, whatever became of the line before.
+func (l *Log) ready() error {
+	if l.file == nil {
+		if err := l.open(); err != nil {
+			return err
+		}
+	}
+	if l.torn {
+		if err := l.endLine(); err != nil {
+			return fmt.Errorf("writing audit log: %w", err)
+		}
+		l.torn = false
+	}
+	if l.size < l.max {
+		return nil
+	}
+	return l.rotate()
+}
+
 // rotate moves each file one generation on.
 func (l *Log) rotate() error {
-	if err := l.file.Close(); err != nil {
+	err := l.file.Close()
+	l.file = nil
+	if err != nil {
 		return fmt.Errorf("closing audit log: %w", err)
 	}
 	for generation := KeptFiles - 1; generation > 0; generation-- {
@@ -150,6 +175,9 @@ func (l *Log) print(r Record) {
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.file == nil {
+		return nil
+	}
 	if err := l.file.Close(); err != nil {
 		return fmt.Errorf("closing audit log: %w", err)
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package frames
 
 import (
 	"bufio"
@@ -28,15 +28,18 @@ const (
 	frameTimeout        = 30 * time.Second // from a frame's first byte to its last
 	writeTimeout        = 30 * time.Second // for a peer that stops reading its answers
 	pendingMax          = 8192             // unanswered requests: 3 waiting ones for each of 1000 containers, and room
-	pendingBytes        = 8 << 20          // their messages: one of the largest and a flow of ordinary ones
 )
 
-// conn stands between the socket and the ttrpc library. The library hands any frame to a goroutine of its own, and
+// MaxPending bounds the messages of a connection's unanswered requests, in bytes: one of the largest and a flow of
+// ordinary ones.
+const MaxPending = 8 << 20
+
+// Conn stands between the socket and the ttrpc library. The library hands any frame to a goroutine of its own, and
 // some of them end the process or never end: a data frame on a unary call is a nil dereference, a read error other
-// than end-of-file leaves the connection open for good, and nothing bounds unanswered requests. So conn lets only
+// than end-of-file leaves the connection open for good, and nothing bounds unanswered requests. So Conn lets only
 // whole request frames with rising odd stream ids through, bounds what is unanswered, and reports every failure as
 // the end of the stream.
-type conn struct {
+type Conn struct {
 	net.Conn
 	in     *bufio.Reader
 	slots  *semaphore.Weighted // unanswered requests
@@ -63,13 +66,14 @@ type conn struct {
 	once    sync.Once
 }
 
-func newConn(c net.Conn, closed func()) *conn {
+// New puts c under the limits. closed is called once, when the library lets go of the connection.
+func New(c net.Conn, closed func()) *Conn {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &conn{
+	return &Conn{
 		Conn:    c,
 		in:      bufio.NewReader(c),
 		slots:   semaphore.NewWeighted(pendingMax),
-		budget:  semaphore.NewWeighted(pendingBytes),
+		budget:  semaphore.NewWeighted(MaxPending),
 		ctx:     ctx,
 		cancel:  cancel,
 		closed:  closed,
@@ -78,7 +82,7 @@ func newConn(c net.Conn, closed func()) *conn {
 }
 
 // Read returns the next bytes of acceptable frames.
-func (c *conn) Read(p []byte) (int, error) {
+func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.read(p)
 	if err != nil {
 		return n, io.EOF
@@ -86,7 +90,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (c *conn) read(p []byte) (int, error) {
+func (c *Conn) read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -106,7 +110,7 @@ func (c *conn) read(p []byte) (int, error) {
 }
 
 // nextFrame waits for a frame, however long, then for its header, and takes what the frame needs of the limits.
-func (c *conn) nextFrame() error {
+func (c *Conn) nextFrame() error {
 	wait := time.Time{}
 	if !c.spoken {
 		wait = time.Now().Add(firstRequestTimeout)
@@ -142,7 +146,7 @@ func (c *conn) nextFrame() error {
 }
 
 // take waits until there is room for one more unanswered request.
-func (c *conn) take(id uint32, size int64) error {
+func (c *Conn) take(id uint32, size int64) error {
 	if err := c.slots.Acquire(c.ctx, 1); err != nil {
 		return err
 	}
@@ -157,7 +161,7 @@ func (c *conn) take(id uint32, size int64) error {
 
 // Write passes answers on and follows their framing to know which requests are answered. After a failure it
 // swallows the rest, and the reading side tells the library that the peer is gone.
-func (c *conn) Write(p []byte) (int, error) {
+func (c *Conn) Write(p []byte) (int, error) {
 	if c.broken {
 		return len(p), nil
 	}
@@ -167,14 +171,14 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	if err != nil {
 		c.broken = true
-		c.shut()
+		c.Shut()
 		return len(p), nil
 	}
 	c.follow(p)
 	return len(p), nil
 }
 
-func (c *conn) follow(p []byte) {
+func (c *Conn) follow(p []byte) {
 	for len(p) > 0 {
 		if c.outLeft > 0 {
 			n := min(c.outLeft, uint32(len(p)))
@@ -193,14 +197,17 @@ func (c *conn) follow(p []byte) {
 	}
 }
 
-// unanswered counts the requests whose answer has not been written.
-func (c *conn) unanswered() int {
+// Pending counts the requests whose answer has not been written, and the bytes of their messages.
+func (c *Conn) Pending() (requests int, size int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.pending)
+	for _, n := range c.pending {
+		size += n
+	}
+	return len(c.pending), size
 }
 
-func (c *conn) release(id uint32) {
+func (c *Conn) release(id uint32) {
 	c.mu.Lock()
 	size, ok := c.pending[id]
 	delete(c.pending, id)
@@ -211,16 +218,16 @@ func (c *conn) release(id uint32) {
 	}
 }
 
-// shut ends the connection without waiting for the library to let go of it.
-func (c *conn) shut() {
+// Shut ends the connection without waiting for the library to let go of it.
+func (c *Conn) Shut() {
 	c.cancel()
 	_ = c.Conn.Close() // nothing is left to be lost: the peer is gone or unwanted
 }
 
 // Close is called by the library when it is done with the connection.
-func (c *conn) Close() error {
+func (c *Conn) Close() error {
 	c.once.Do(func() {
-		c.shut()
+		c.Shut()
 		c.closed()
 	})
 	return nil
