@@ -64,6 +64,7 @@ func damage(t *testing.T, disk string, blocks ...int64) {
 // TestVMVerityParity: blocks of data and tree that the host has overwritten read as they were, as many as the parity
 // can give back; more of them, or with parity that is the host's, are errors and never something else.
 func TestVMVerityParity(t *testing.T) {
+	t.Cleanup(func() { zero(t, diskC, 5<<20) }) // others expect zeros there
 	for _, tt := range []struct {
 		name string
 		fec  VerityFEC
