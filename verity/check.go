@@ -82,7 +82,7 @@ type levelCheck struct {
 }
 
 func (c levelCheck) worker() func(number uint64) error {
-	h := c.hasher()
+	h := c.hasher().knowingZeros(c.blockSize)
 	in := make([]byte, c.perBlock*uint64(c.blockSize))
 	block, sum := make([]byte, c.HashBlockSize), make([]byte, 0, c.digestSize)
 	return func(number uint64) error {

@@ -10,11 +10,12 @@
 // and is hostile input; it may repeat a pin and never completes one.
 //
 // Refused: SHA-1 and other weak algorithms, block sizes that no kernel mounts
-// (512 to 4096 bytes are taken), forward error correction. Checking here is a
+// (512 to 4096 bytes are taken). Parity for forward error correction is neither made nor
+// used here: [Params.FEC] says what a kernel needs to know of it. Checking here is a
 // diagnostic: what a guest reads is checked by the kernel, block by block, when it
 // reads it.
 //
 // Files: params.go (the tuple), superblock.go, pin.go (a pin as text, kata's form),
 // layout.go (where the levels lie), tree.go (building), check.go (checking), find.go
-// (which device a pin means).
+// (which device a pin means), fec.go (where parity lies).
 package verity

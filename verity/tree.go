@@ -60,7 +60,7 @@ type levelBuild struct {
 
 // worker returns what makes span after span, with buffers of its own.
 func (b levelBuild) worker() func(span uint64) error {
-	h := b.hasher()
+	h := b.hasher().knowingZeros(b.blockSize)
 	in := make([]byte, b.perBlock*uint64(b.blockSize))
 	out := make([]byte, spanBlocks*b.HashBlockSize)
 	return func(span uint64) error {

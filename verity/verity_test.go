@@ -92,6 +92,31 @@ func TestCheckFindsEveryFlip(t *testing.T) {
 	}
 }
 
+// TestZeroBlocks: blocks of zeros, which are digested once, have the digest that they
+// have anyway, and so have those that are nearly all zeros.
+func TestZeroBlocks(t *testing.T) {
+	for hashType := range 2 {
+		p := params(260)
+		p.HashType = hashType
+		data := make(memory, 260*4096)
+		data[3*4096], data[5*4096-1], data[128*4096+2000] = 1, 1, 1
+		tree, pin := build(t, data, p)
+		plain := newLayout(p).hasher()
+		for block := range 260 {
+			lv := newLayout(p).levels[0]
+			at := int(lv.offset) + block/128*4096 + block%128*32
+			if got, want := tree[at:at+32], plain.sum(nil, data[block*4096:][:4096]); !bytes.Equal(got, want) {
+				t.Errorf("hash type %d, block %d: got %x, want %x", hashType, block, got, want)
+			}
+		}
+		data[200*4096+4095] ^= 0x80
+		m, ok := errors.AsType[*Mismatch](Check(t.Context(), data, tree, pin))
+		if !ok || *m != (Mismatch{-1, 200}) {
+			t.Errorf("hash type %d: got %v", hashType, m)
+		}
+	}
+}
+
 // TestPinIsTheWholeTuple: with any member of the pin changed the device is refused.
 func TestPinIsTheWholeTuple(t *testing.T) {
 	data := noise(40*4096, 2)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/casemate/casemate/storage/devmapper"
 	"github.com/casemate/casemate/verity"
@@ -32,11 +31,14 @@ func runVerity(ctx context.Context, args []string) error {
 	}
 }
 
-// parsePinned reads a verb's --pin and its arguments.
-func parsePinned(args []string, n int) (verity.Pin, []string, error) {
+// parsePinned reads a verb's --pin, its arguments and the flags that more adds.
+func parsePinned(args []string, n int, more func(*flag.FlagSet)) (verity.Pin, []string, error) {
 	var text string
 	_, rest, err := parse(args, n, n, func(set *flag.FlagSet) {
 		set.StringVar(&text, "pin", "", "the tree's whole tuple, as casemate-build verity format prints it")
+		if more != nil {
+			more(set)
+		}
 	})
 	if err != nil {
 		return verity.Pin{}, nil, err
@@ -50,7 +52,7 @@ func parsePinned(args []string, n int) (verity.Pin, []string, error) {
 
 // verityCheck reads all of a device: a diagnostic, not what makes it safe to use.
 func verityCheck(ctx context.Context, args []string) error {
-	pin, rest, err := parsePinned(args, 2)
+	pin, rest, err := parsePinned(args, 2, nil)
 	if err != nil {
 		return err
 	}
@@ -71,39 +73,6 @@ func verityCheck(ctx context.Context, args []string) error {
 		return err
 	}
 	_, err = fmt.Printf("%d blocks of %d bytes match\n", pin.DataBlocks, pin.DataBlockSize)
-	return err
-}
-
-// verityOpen makes /dev/mapper/NAME, each block of which the kernel checks as it
-// is read.
-func verityOpen(args []string) error {
-	pin, rest, err := parsePinned(args, 3)
-	if err != nil {
-		return err
-	}
-	name, data, hash := rest[0], rest[1], rest[2]
-	for _, device := range []*string{&data, &hash} {
-		if *device, err = filepath.Abs(*device); err != nil {
-			return err
-		}
-	}
-	h, err := os.Open(hash)
-	if err != nil {
-		return err
-	}
-	err = errors.Join(repeats(pin, h), h.Close())
-	if err != nil {
-		return err
-	}
-	control, err := devmapper.Open()
-	if err != nil {
-		return err
-	}
-	device, err := control.Create(devmapper.Mapping{Name: name, ReadOnly: true, Targets: []devmapper.Target{verityTarget(pin, data, hash)}})
-	if err = errors.Join(err, control.Close()); err != nil {
-		return err
-	}
-	_, err = fmt.Println(device.Path)
 	return err
 }
 

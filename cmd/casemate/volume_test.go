@@ -62,10 +62,10 @@ func TestVolumeProgress(t *testing.T) {
 	var screen strings.Builder
 	var written int64
 	f := watched{storage.Zeros{}, drawFormat(&screen)}
-	if err := f.Format(writerAt(func(b []byte, at int64) { written += int64(len(b)) }), 3<<20); err != nil || written != 3<<20 {
+	if err := f.Format(writerAt(func(b []byte, at int64) { written += int64(len(b)) }), 12<<20); err != nil || written != 12<<20 {
 		t.Fatalf("%d bytes, %v", written, err)
 	}
-	if got, want := screen.String(), "\r\x1b[Kcasemate:  33%  1 of 3 MB\r\x1b[Kcasemate:  66%  2 of 3 MB\r\x1b[K"; got != want {
+	if got, want := screen.String(), "\r\x1b[Kcasemate:  33%  4 of 12 MB\r\x1b[Kcasemate:  66%  8 of 12 MB\r\x1b[K"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

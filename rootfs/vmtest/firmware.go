@@ -3,6 +3,7 @@
 package vmtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,11 +23,10 @@ const (
 	tpmStart = 10 * time.Second
 )
 
-// firmware makes what c asks for besides QEMU: variables of OVMF that no machine has
-// written to, and a TPM. It puts their places into c.
+// firmware makes what c asks for besides QEMU: a copy of OVMF's variables, and a TPM. It puts their places into c.
 func (vm *VM) firmware(ctx context.Context, c *Config) error {
-	if c.UKI != "" {
-		vars, err := os.ReadFile(firmwareVars)
+	if c.UKI != "" || c.Vars != "" {
+		vars, err := os.ReadFile(cmp.Or(c.Vars, firmwareVars))
 		if err != nil {
 			return fmt.Errorf("%w (`make setup` installs it)", err)
 		}

@@ -7,19 +7,31 @@ package vmtest
 import (
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
-// cryptsetup is the reference that volumes are compared with, Debian's, with all that it loads. It lies in the test
-// guest alone.
-const cryptsetup = "/usr/sbin/cryptsetup"
+// cryptsetup and veritysetup are the references that volumes and trees are compared with, Debian's, with all that they
+// load. They lie in the test guest alone.
+const (
+	cryptsetup  = "/usr/sbin/cryptsetup"
+	veritysetup = "/usr/sbin/veritysetup"
+)
 
-// referenceFiles are what tests in the guest compare with: cryptsetup, and an empty file system made by mkfs.ext4.
+// referenceFiles are what tests in the guest compare with: both programs, and an empty file system made by mkfs.ext4.
 func referenceFiles(t *testing.T) []File {
 	t.Helper()
-	files, err := HostProgram(cryptsetup)
-	if err != nil {
-		t.Fatal(err)
+	var files []File
+	for _, program := range []string{cryptsetup, veritysetup} {
+		list, err := HostProgram(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range list { // libraries that both load
+			if !slices.Contains(files, f) {
+				files = append(files, f)
+			}
+		}
 	}
 	image := filepath.Join(t.TempDir(), "ext4.img")
 	// mkfs.ext4 makes the file, of so many KiB.

@@ -41,6 +41,7 @@ type Config struct {
 	Kernel    string        // path of the ELF image, or of a bzImage, which a machine with a TPM needs
 	Initrd    string        // path of the archive
 	UKI       string        // path of a unified kernel image, which OVMF starts in place of Kernel and Initrd
+	Vars      string        // path of OVMF's variables at first; "" for those that no machine has written to. With them OVMF starts Kernel, a bzImage
 	TPM       string        // directory with the state of an swtpm, of which the machine gets a copy; "" for no TPM
 	Clock     string        // what the machine's clock says at first, as 1970-01-01; "" for the time
 	Disks     []string      // raw images, /dev/vda and on, with the serial numbers disk0 and on
@@ -123,9 +124,11 @@ func arguments(c Config, socket string) []string {
 		"-nodefaults", "-no-user-config", "-no-reboot", "-nographic", "-serial", "stdio", "-monitor", "none",
 		"-chardev", "socket,id=vsock,path=" + socket, "-device", "vhost-user-vsock-pci,chardev=vsock",
 	}
+	if c.vars != "" {
+		args = append(args, "-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+firmwareCode, "-drive", "if=pflash,unit=1,format=raw,file="+c.vars)
+	}
 	if c.UKI != "" {
-		args = append(args, "-kernel", c.UKI,
-			"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+firmwareCode, "-drive", "if=pflash,unit=1,format=raw,file="+c.vars)
+		args = append(args, "-kernel", c.UKI)
 		if c.Append != "" {
 			args = append(args, "-append", c.Append)
 		}

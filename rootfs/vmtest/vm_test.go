@@ -6,6 +6,7 @@ package vmtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -146,7 +147,7 @@ func bootWith(t *testing.T, ctx context.Context, c Config, files ...File) *VM {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Kernel, c.Initrd = img.kernel.Image, filepath.Join(t.TempDir(), "initrd")
+	c.Kernel, c.Initrd = cmp.Or(c.Kernel, img.kernel.Image), filepath.Join(t.TempDir(), "initrd")
 	if c.TimeLimit == 0 {
 		c.TimeLimit = limit
 	}

@@ -72,6 +72,16 @@ func TestFirmwareArguments(t *testing.T) {
 	}
 }
 
+// TestFirmwareWithKernel: variables of the test's own make the firmware start an ordinary kernel.
+func TestFirmwareWithKernel(t *testing.T) {
+	got := strings.Join(arguments(Config{Kernel: "k", Initrd: "i", MemoryMiB: 256, vars: "v"}, "s"), " ")
+	for _, want := range []string{"-kernel k -initrd i -append " + CommandLine, "readonly=on,file=" + firmwareCode, "unit=1,format=raw,file=v"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %s", want, got)
+		}
+	}
+}
+
 func TestImageModuleNames(t *testing.T) {
 	for _, want := range []string{"dm_crypt", "vmw_vsock_virtio_transport", "?sev_guest", "?tdx_guest", "tsm.ko.xz"} {
 		if !strings.Contains("\n"+moduleNames, "\n"+want+"\n") {

@@ -137,7 +137,7 @@ func (c *Control) load(m Mapping) error {
 	if err := putTable(b, m.Targets); err != nil {
 		return err
 	}
-	return c.ioctl(unix.DM_TABLE_LOAD, b)
+	return withSignatures(m.Targets, func() error { return c.ioctl(unix.DM_TABLE_LOAD, b) })
 }
 
 // Remove removes a device and its node. The error wraps [unix.EBUSY] while something holds the device open, and

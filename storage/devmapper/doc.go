@@ -13,4 +13,5 @@
 //   - ioctl.go: the structures of the interface
 //   - line.go: parameter lines
 //   - node.go: nodes in /dev/mapper
+//   - signature.go: signatures of root hashes, on their way to the kernel
 package devmapper

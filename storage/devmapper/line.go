@@ -88,6 +88,12 @@ func (l *line) options(opts []string) {
 	}
 }
 
+// option appends an optional argument that has a value.
+func (l *line) option(name string, v uint64) {
+	l.word(name)
+	l.number(v)
+}
+
 func isAlnum(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
 }

@@ -53,6 +53,13 @@ func TestTableLines(t *testing.T) {
 		{"verity without salt", Verity{DataDevice: "/dev/vda", HashDevice: "/dev/vda", DataBlockSize: 1024, HashBlockSize: 512,
 			DataBlocks: 1, HashStartBlock: 9, Algorithm: "sha512", RootHash: seq(64)},
 			"verity", "0 /dev/vda /dev/vda 1024 512 1 9 sha512 " + key64 + " -"},
+		{"verity with parity", Verity{HashType: 1, DataDevice: "/dev/vda", HashDevice: "/dev/vdb", DataBlockSize: 4096, HashBlockSize: 4096,
+			DataBlocks: 100, HashStartBlock: 1, Algorithm: "sha256", RootHash: root, FEC: &VerityFEC{Device: "/dev/vdc", StartBlock: 3, Blocks: 102, Roots: 2}},
+			"verity", "1 /dev/vda /dev/vdb 4096 4096 100 1 sha256 " + strings.Repeat("ab", 32) + " - 8 use_fec_from_device /dev/vdc fec_start 3 fec_blocks 102 fec_roots 2"},
+		{"verity with parity and a signature", Verity{HashType: 1, DataDevice: "/dev/vda", HashDevice: "/dev/vdb", DataBlockSize: 4096, HashBlockSize: 4096,
+			DataBlocks: 100, HashStartBlock: 1, Algorithm: "sha256", RootHash: root, FEC: &VerityFEC{Device: "/dev/vdc", Blocks: 102, Roots: 24}, Signature: []byte("abc")},
+			"verity", "1 /dev/vda /dev/vdb 4096 4096 100 1 sha256 " + strings.Repeat("ab", 32) + " - 10 use_fec_from_device /dev/vdc fec_start 0 fec_blocks 102 fec_roots 24 " +
+				"root_hash_sig_key_desc casemate-verity-ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := tableLine(tt.target)
@@ -128,6 +135,22 @@ func TestRefusedTargets(t *testing.T) {
 	add("long salt", func(_ *Crypt, _ *Integrity, v *Verity) Target { v.Salt = seq(257); return *v })
 	add("hash type 2", func(_ *Crypt, _ *Integrity, v *Verity) Target { v.HashType = 2; return *v })
 	add("data block size 4095", func(_ *Crypt, _ *Integrity, v *Verity) Target { v.DataBlockSize = 4095; return *v })
+	fec := func(change func(v *Verity)) func(*Crypt, *Integrity, *Verity) Target {
+		return func(_ *Crypt, _ *Integrity, v *Verity) Target {
+			v.FEC = &VerityFEC{Device: "/dev/c", Blocks: 2, Roots: 2}
+			change(v)
+			return *v
+		}
+	}
+	add("no parity", fec(func(v *Verity) { v.FEC.Roots = 0 }))
+	add("one byte of parity", fec(func(v *Verity) { v.FEC.Roots = 1 }))
+	add("25 bytes of parity", fec(func(v *Verity) { v.FEC.Roots = 25 }))
+	add("parity on no device", fec(func(v *Verity) { v.FEC.Device = "" }))
+	add("options behind the parity's device", fec(func(v *Verity) { v.FEC.Device = "/dev/c ignore_corruption" }))
+	add("parity for less than the data", fec(func(v *Verity) { v.FEC.Blocks = 0 }))
+	add("parity far out", fec(func(v *Verity) { v.FEC.StartBlock = 1 << 62 }))
+	add("parity for two block sizes", fec(func(v *Verity) { v.HashBlockSize = 512 }))
+	add("long signature", func(_ *Crypt, _ *Integrity, v *Verity) Target { v.Signature = make([]byte, 32768); return *v })
 	add("overflowing length", func(_ *Crypt, _ *Integrity, v *Verity) Target { v.DataBlocks = 1 << 62; return *v })
 	for name, target := range refused {
 		if got, err := tableLine(target); err == nil {

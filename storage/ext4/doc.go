@@ -17,7 +17,9 @@
 // journal. Flags that would let the kernel skip blocks are never relied upon:
 //   - inode tables are written with zeros although INODE_UNINIT is set: the kernel reads a table's block whenever the
 //     inode bitmap is not cached or another inode of the block is in use (fs/ext4/inode.c, __ext4_get_inode_loc), and
-//     its neighbours as read-ahead. INODE_ZEROED keeps the lazy initialisation thread away;
+//     its neighbours as read-ahead. The latter is so for the first two files of a block whenever they are made at the
+//     same time, since both bits are set before either inode is looked up (ialloc.c, __ext4_new_inode): so a table cannot be left to be written
+//     later, not even by the kernel's own lazy initialisation. INODE_ZEROED keeps the lazy initialisation thread away;
 //   - BLOCK_UNINIT is never set, and the bitmaps of INODE_UNINIT groups are written with sound checksums;
 //   - the journal is written with zeros, because recovery reads on until a block does not look like the log's.
 //

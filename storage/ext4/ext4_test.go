@@ -262,7 +262,7 @@ func TestWritesOfScratch(t *testing.T) {
 func TestFormatCutOff(t *testing.T) {
 	for fail := 1; ; fail++ {
 		m := &memory{fail: fail}
-		_, err := Format(m, 200<<20, options(t, ""))
+		_, err := Format(m, 600<<20, options(t, ""))
 		if err == nil {
 			if fail < 10 {
 				t.Fatalf("only %d writes", fail)

@@ -8,7 +8,7 @@ import (
 )
 
 // chunk is the most that is written at once.
-const chunk = 1 << 20
+const chunk = 4 << 20
 
 // Range is a run of bytes of the device.
 type Range struct{ Offset, Length int64 }
@@ -16,45 +16,44 @@ type Range struct{ Offset, Length int64 }
 // writer joins what is put in ascending order to large writes, and notes where it wrote.
 type writer struct {
 	to      io.WriterAt
-	zeros   []byte
 	pending []byte // not written yet
 	at      int64  // where pending starts
 	ranges  []Range
 }
 
 func newWriter(to io.WriterAt) *writer {
-	return &writer{to: to, zeros: make([]byte, chunk), pending: make([]byte, 0, chunk)}
+	return &writer{to: to, pending: make([]byte, 0, chunk)}
 }
 
 // put writes b at a byte offset, now or later.
 func (w *writer) put(offset int64, b []byte) error {
+	return w.fill(offset, int64(len(b)), func(part []byte) { b = b[copy(part, b):] })
+}
+
+// zero writes count zeros at a byte offset, now or later.
+func (w *writer) zero(offset, count int64) error {
+	return w.fill(offset, count, func(part []byte) { clear(part) })
+}
+
+// fill lets next give count bytes at a byte offset, part by part.
+func (w *writer) fill(offset, count int64, next func(part []byte)) error {
 	if offset != w.at+int64(len(w.pending)) {
 		if err := w.flush(); err != nil {
 			return err
 		}
 		w.at = offset
 	}
-	for len(b) > 0 {
-		n := min(len(b), chunk-len(w.pending))
-		w.pending = append(w.pending, b[:n]...)
-		b = b[n:]
+	for count > 0 {
+		have := len(w.pending)
+		n := int(min(count, int64(chunk-have)))
+		w.pending = w.pending[:have+n]
+		next(w.pending[have:])
+		count -= int64(n)
 		if len(w.pending) == chunk {
 			if err := w.flush(); err != nil {
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-// zero writes count zeros at a byte offset, now or later.
-func (w *writer) zero(offset, count int64) error {
-	for count > 0 {
-		n := min(count, chunk)
-		if err := w.put(offset, w.zeros[:n]); err != nil {
-			return err
-		}
-		offset, count = offset+n, count-n
 	}
 	return nil
 }

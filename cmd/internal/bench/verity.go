@@ -4,7 +4,8 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,7 +25,7 @@ func verityTree(ctx context.Context) ([]figure, error) {
 	}
 	defer os.RemoveAll(dir)
 	data := filepath.Join(dir, "data")
-	if err := writePattern(data, veritySize); err != nil {
+	if err := writeNoise(data, veritySize); err != nil {
 		return nil, err
 	}
 	var ours, peers, ratios []float64
@@ -64,18 +65,19 @@ func buildTree(ctx context.Context, data, tree string) (seconds float64, err err
 	return time.Since(start).Seconds(), err
 }
 
-// writePattern writes n bytes that are not all alike.
-func writePattern(name string, n int) error {
+// writeNoise writes n bytes, a multiple of 1 MiB, that are the same in every run: no
+// block is all zeros, which would cost nothing.
+func writeNoise(name string, n int) error {
 	f, err := os.Create(name)
 	if err != nil {
 		return err
 	}
+	noise := rand.NewChaCha8([32]byte{1})
 	block := make([]byte, 1<<20)
-	for i := range n / len(block) {
-		copy(block, fmt.Sprint("block ", i))
+	for range n / len(block) {
+		_, _ = noise.Read(block) // never fails
 		if _, err := f.Write(block); err != nil {
-			f.Close()
-			return err
+			return errors.Join(err, f.Close())
 		}
 	}
 	return f.Close()
