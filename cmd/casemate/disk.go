@@ -67,7 +67,7 @@ func runDisk(ctx context.Context, args []string) (err error) {
 	root := filepath.Join(diskDir, "rootfs")
 	var disk *storage.Mounted
 	err = m.steps.do("unlock and mount the disk", func() error {
-		disk, err = storage.MountRoot(ctx, storage.Volumes{Mapper: control, Keys: keys}, diskVolume(m.conf.Disk), device, root)
+		disk, err = storage.MountRoot(ctx, keys.volumes(control), diskVolume(m.conf.Disk), device, root)
 		return err
 	})
 	if err != nil {

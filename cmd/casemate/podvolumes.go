@@ -107,7 +107,7 @@ func (p *podVolumes) mount(ctx context.Context, name, node string) (*heldVolume,
 	if err != nil {
 		return nil, err
 	}
-	volumes := storage.Volumes{Mapper: p.control, Keys: *p.keys}
+	volumes := p.keys.volumes(p.control)
 	if err := p.firstUse(ctx, volumes, c, node); err != nil {
 		return nil, err
 	}

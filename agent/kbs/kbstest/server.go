@@ -186,6 +186,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.auth(w, r)
 	case r.Method == http.MethodPost && path == "attest":
 		s.attest(w, r)
+	case r.Method == http.MethodPost && strings.HasPrefix(path, "counter/"):
+		s.raise(r, path)
+		s.get(w, r, path)
 	case r.Method == http.MethodGet:
 		s.get(w, r, path)
 	default:
@@ -377,5 +380,23 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, path string) {
 		refuse(w, http.StatusNotFound, "ResourceNotFound", "no such resource")
 	default:
 		w.Write(s.seal(key, secret))
+	}
+}
+
+// raise changes a counter, which is a secret under counter/VOLUME, from what it was put as to what is asked for.
+func (s *Server) raise(r *http.Request, path string) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, evidence.MaxCounterSize))
+	if err != nil {
+		return
+	}
+	change, err := evidence.ParseCounterChange(body)
+	st := s.sessionOf(r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil || st == nil || st.token == "" {
+		return
+	}
+	if now, err := evidence.ParseCounter(s.secrets[path]); err == nil && now.Generation == change.From {
+		s.secrets[path] = evidence.Counter{Generation: change.To}.Encode()
 	}
 }

@@ -194,7 +194,7 @@ func (m Measured) check() error {
 	if m.Image.Store != "" && m.Scratch != (Scratch{}) {
 		return errors.New("image.store and scratch: want one of them")
 	}
-	return errors.Join(m.Scratch.check(), m.Disk.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), m.CoCoAS.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
+	return errors.Join(m.Scratch.check(), m.Disk.check(), m.checkMounts(), m.checkReplay(), checkCredentials(m.Credentials), m.Vault.check(), m.CoCoAS.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
 }
 
 // own lists the secrets that the guest fetches for itself.
@@ -325,7 +325,7 @@ func (m Measured) join(o Measured) (Measured, error) {
 	if m.Volumes, err = joinVolumes(m.Volumes, o.Volumes); err != nil {
 		failures = append(failures, err)
 	}
-	if err := m.Services.check(m.own()); err != nil {
+	if err := errors.Join(m.Services.check(m.own()), m.checkReplay()); err != nil {
 		failures = append(failures, err)
 	}
 	m.KBS.PlainHTTP = m.KBS.PlainHTTP || o.KBS.PlainHTTP
