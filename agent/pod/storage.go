@@ -28,7 +28,7 @@ const (
 type volumeOptions struct {
 	driver  string
 	path    string // absolute, clean, in one of the pod's directories
-	size    int64  // bytes; 0 is half of the memory, as tmpfs has it
+	size    int64  // bytes; 0 is half of the memory, as tmpfs has it, and for a directory no limit of its own
 	mode    uint32
 	gid     int // -1 keeps root's
 	noexec  bool
@@ -61,7 +61,7 @@ func (s *Service) parseVolume(st *kata.Storage) (volumeOptions, error) {
 			return o, err
 		}
 	}
-	if o.driver == driverLocal && o.size > 0 {
+	if o.driver == driverLocal && o.size > 0 && s.cfg.Sized == nil {
 		// A directory has no size of its own: taking the option would promise a limit that nothing keeps.
 		return o, fail(codes.InvalidArgument, "volume option size is not served for driver %s", driverLocal)
 	}
@@ -132,7 +132,7 @@ func (s *Service) hold(o volumeOptions) (release func() error, err error) {
 		if err := s.freeForVolume(o.path); err != nil {
 			return nil, err
 		}
-		if err := o.make(s.cfg.Dir); err != nil {
+		if err := o.make(s.cfg.Dir, s.cfg.Sized); err != nil {
 			return nil, err
 		}
 		v = &volume{options: o}
@@ -160,8 +160,9 @@ func (s *Service) release(v *volume) error {
 	return os.Remove(v.options.path)
 }
 
-// make creates the directory, without following a link below root, and mounts on it.
-func (o volumeOptions) make(root string) error {
+// make creates the directory, without following a link below root, and mounts on it. A directory with a size gets a file
+// system of sized's.
+func (o volumeOptions) make(root string, sized func(size int64, point string) error) error {
 	fd, err := makeBeneath(root, strings.TrimPrefix(o.path, root+"/"))
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EEXIST) {
 		return fail(codes.FailedPrecondition, "volume %s contradicts what is there", quoted(o.path))
@@ -171,7 +172,11 @@ func (o volumeOptions) make(root string) error {
 	}
 	defer unix.Close(fd)
 	if o.driver == driverLocal {
-		if err := o.bindSelf(fd); err != nil {
+		mount := o.bindSelf
+		if o.size > 0 {
+			mount = func(fd int) error { return o.mountSized(fd, sized) }
+		}
+		if err := mount(fd); err != nil {
 			return errors.Join(fmt.Errorf("making volume %s: %w", o.path, err), unmount(o.path), os.Remove(o.path))
 		}
 		return nil
@@ -186,20 +191,40 @@ func (o volumeOptions) make(root string) error {
 // volume's mount flags and no rename leads out of it.
 func (o volumeOptions) bindSelf(fd int) error {
 	here := fmt.Sprintf("/proc/self/fd/%d", fd)
-	mode := o.mode
-	if o.gid >= 0 {
-		if err := os.Chown(here, 0, o.gid); err != nil {
-			return err
-		}
-		mode |= unix.S_ISGID
-	}
-	if err := unix.Chmod(here, mode); err != nil {
+	if err := o.own(here); err != nil {
 		return err
 	}
 	if err := unix.Mount(here, here, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
 	return unix.Mount("", o.path, "", unix.MS_BIND|unix.MS_REMOUNT|o.flags(), "")
+}
+
+// mountSized is bindSelf for a directory with a size.
+func (o volumeOptions) mountSized(fd int, sized func(size int64, point string) error) error {
+	err := sized(o.size, fmt.Sprintf("/proc/self/fd/%d", fd))
+	if errors.Is(err, unix.ENOSPC) {
+		return &Failure{Code: codes.ResourceExhausted, Phrase: fmt.Sprintf("volume %s: there is no room for its size", quoted(o.path)), Err: err}
+	}
+	if err == nil {
+		err = o.own(o.path)
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Mount("", o.path, "", unix.MS_BIND|unix.MS_REMOUNT|o.flags(), "")
+}
+
+// own gives the volume's directory its owner and mode.
+func (o volumeOptions) own(dir string) error {
+	mode := o.mode
+	if o.gid >= 0 {
+		if err := os.Chown(dir, 0, o.gid); err != nil {
+			return err
+		}
+		mode |= unix.S_ISGID
+	}
+	return unix.Chmod(dir, mode)
 }
 
 func (o volumeOptions) flags() uintptr {

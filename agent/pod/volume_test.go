@@ -68,6 +68,36 @@ func TestRootEmptyDir(t *testing.T) {
 	g.remove(t, "local")
 }
 
+// TestRootSizedEmptyDir: a directory with a size is a file system of that size, with the owner, mode and flags of any
+// other, which ends with its last container; its containers share it.
+func TestRootSizedEmptyDir(t *testing.T) {
+	g := startGuest(t)
+	g.sandbox(t)
+	g.start(t, pauseRequest(sandboxID))
+	sized := func(st *kata.Storage) {
+		st.Driver, st.Fstype, st.Options = "local", "local", []string{"mode=0770", "size=1048576", "noexec"}
+		st.FsGroup = &kata.FSGroup{GroupId: 500}
+	}
+	g.start(t, withVolume(request("one", "sh", "-c", "head -c 2000000 /dev/zero > /data/big || echo full; stat -c '%g %a' /data"), sized))
+	if got := g.output(t, "one"); got != "full\n500 2770\n" {
+		t.Errorf("got %q", got)
+	}
+	g.start(t, withVolume(request("two", "sh", "-c", "stat -c %s /data/big; read x"), sized))
+	if r, err := g.ReadStdout(within(t), &kata.ReadStreamRequest{ContainerId: "two", Len: 1000}); err != nil || string(r.Data) != "1048576\n" {
+		t.Errorf("got %q, %v", r.GetData(), err)
+	}
+	var st unix.Statfs_t
+	const want = unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC
+	if err := unix.Statfs(emptyDir, &st); err != nil || st.Flags&want != want {
+		t.Errorf("flags %#x, %v", st.Flags, err)
+	}
+	g.remove(t, "one")
+	g.remove(t, "two")
+	if _, err := os.Stat(emptyDir); !os.IsNotExist(err) {
+		t.Errorf("the volume outlives its containers: %v", err)
+	}
+}
+
 func TestRootVolumesRefused(t *testing.T) {
 	g := startGuest(t)
 	g.sandbox(t)
@@ -93,7 +123,7 @@ func TestRootVolumesRefused(t *testing.T) {
 		"setuid option":         {func(st *kata.Storage) { st.Options = []string{"suid"} }, codes.InvalidArgument},
 		"devices":               {func(st *kata.Storage) { st.Options = []string{"dev"} }, codes.InvalidArgument},
 		"huge":                  {func(st *kata.Storage) { st.Options = []string{"size=1000000000000000"} }, codes.InvalidArgument},
-		"size of a directory":   {func(st *kata.Storage) { st.Driver, st.Options = "local", []string{"size=4096"} }, codes.InvalidArgument},
+		"no room for its size":  {func(st *kata.Storage) { st.Driver, st.Options = "local", []string{"size=2000000000"} }, codes.ResourceExhausted},
 		"mode with setuid":      {func(st *kata.Storage) { st.Options = []string{"mode=4777"} }, codes.InvalidArgument},
 		"option smuggle":        {func(st *kata.Storage) { st.Options = []string{"size=1,uid=0"} }, codes.InvalidArgument},
 		"driver option":         {func(st *kata.Storage) { st.DriverOptions = []string{"encryption_key=ephemeral"} }, codes.PermissionDenied},

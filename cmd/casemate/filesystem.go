@@ -16,6 +16,8 @@ const (
 	// scratchFS: whoever loses power loses the key too, so a journal would protect nothing; and nobody but root writes
 	// where reserved blocks would help.
 	scratchFS = "-O ^has_journal -m 0"
+	// sizedFS has inodes for files of 16 KiB, whatever its size: storage.MountSized counts on what they take.
+	sizedFS = scratchFS + " -i 16384"
 	// volumeFS is what mkfs.ext4 makes when it is told nothing.
 	volumeFS = ""
 )

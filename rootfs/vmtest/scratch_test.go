@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/casemate/casemate/agent/api/kata"
 	"github.com/casemate/casemate/rootfs/vmtest/remote"
@@ -22,7 +24,9 @@ import (
 
 // scratchCommand leaves marked text in the container's own layer and in its volume.
 const (
-	scratchMark    = "marked plaintext "
+	scratchMark = "marked plaintext "
+	// sizedCommand fills a volume of 8 MiB, and looks what else it holds.
+	sizedCommand   = "head -c 20000000 /dev/zero > /data/big || echo full; ls -l /data | grep -c 8[0-9]*; ls /data"
 	scratchCommand = "echo '" + scratchMark + "' > /own; echo '" + scratchMark + "' > /data/f; cat /own /data/f"
 )
 
@@ -38,7 +42,8 @@ func withScratch(files []File, minSize int64) []File {
 
 // scratchPolicy allows the containers of the tests with scratch.
 func scratchPolicy() string {
-	return tenantPolicy() + fmt.Sprintf("\nCreateContainerRequest if input.OCI.Process.Args == [\"/bin/sh\", \"-c\", %q]\n", scratchCommand)
+	const rule = "\nCreateContainerRequest if input.OCI.Process.Args == [\"/bin/sh\", \"-c\", %q]\n"
+	return tenantPolicy() + fmt.Sprintf(rule+rule, scratchCommand, sizedCommand)
 }
 
 // TestVMScratchPod runs a pod whose layers, container files and emptyDir lie on an encrypted disk with integrity, which
@@ -70,7 +75,7 @@ func TestVMScratchPod(t *testing.T) {
 		name string
 		run  func(*testing.T, context.Context)
 	}{
-		{"sandbox", m.makeSandbox}, {"mounts", m.scratchMounts}, {"programs", m.onlyProgram}, {"pause", m.makePause}, {"run", m.runOnScratch}, {"off", m.destroyWithScratch},
+		{"sandbox", m.makeSandbox}, {"mounts", m.scratchMounts}, {"programs", m.onlyProgram}, {"pause", m.makePause}, {"run", m.runOnScratch}, {"size", m.sizedOnScratch}, {"off", m.destroyWithScratch},
 	} {
 		check(t, "scratch/"+c.name, func(t *testing.T) { c.run(t, ctx) })
 		if t.Failed() {
@@ -129,6 +134,47 @@ func (m *podMachine) runOnScratch(t *testing.T, ctx context.Context) {
 	if err != nil || code != 0 || !strings.Contains(out.String(), "/run/casemate/scratch/pod/scratch/upper/own\n") ||
 		!strings.Contains(out.String(), "/run/casemate/scratch/pod/sandbox/local/data/f\n") {
 		t.Errorf("exit code %d, %v: %s", code, err, out.Bytes())
+	}
+}
+
+// sizedOnScratch runs a container with an emptyDir that has a size: writes behind it fail as on a full disk, what is on
+// scratch beside it does not notice, and the room is free again behind the container.
+func (m *podMachine) sizedOnScratch(t *testing.T, ctx context.Context) {
+	const at, size = podDir + "/sandbox/local/sized", 8 << 20
+	request := func(id string, size int64) *kata.CreateContainerRequest {
+		r := podContainer(id, "container", "/bin/sh", "-c", sizedCommand)
+		r.Storages = append(r.Storages, &kata.Storage{Driver: "local", Source: "local", Fstype: "local", MountPoint: at, Options: []string{"mode=0777", fmt.Sprint("size=", size)}})
+		r.OCI.Mounts = append(r.OCI.Mounts, &kata.Mount{Source: at, Destination: "/data", Type: "bind", Options: []string{"rbind", "rprivate", "rw"}})
+		return r
+	}
+	free := func() int {
+		var out bytes.Buffer
+		code, err := m.vm.Run(ctx, remote.Request{Run: "busybox", Args: []string{"stat", "-f", "-c", "%f", "/run/casemate/scratch"}, Seconds: 60}, &out)
+		n, err2 := strconv.Atoi(strings.TrimSpace(out.String()))
+		if err != nil || err2 != nil || code != 0 {
+			t.Fatalf("exit code %d, %v, %v", code, err, err2)
+		}
+		return n
+	}
+	before := free()
+	if _, err := m.CreateContainer(ctx, request("large", 1<<30)); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a size that scratch has no room for: %v", err)
+	}
+	m.start(t, ctx, request("sized", size))
+	m.wantOutput(t, ctx, "sized", "", "full\n1\nbig\n")
+	m.wantExit(t, ctx, "sized", "", 0)
+	use, err := m.GetVolumeStats(ctx, &kata.VolumeStatsRequest{VolumeGuestPath: at})
+	if err != nil || use.Usage[0].Available != 0 {
+		t.Errorf("how full it is: %v, %v", use, err)
+	}
+	during := free()
+	m.remove(t, ctx, "sized")
+	after := free()
+	for end := time.Now().Add(5 * time.Second); after < before && time.Now().Before(end); after = free() { // the loop device lets go in its own time
+		time.Sleep(100 * time.Millisecond)
+	}
+	if before-during < size/4096 || after < before {
+		t.Errorf("%d blocks free on scratch, %d with the volume, %d afterwards", before, during, after)
 	}
 }
 
