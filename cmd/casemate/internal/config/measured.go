@@ -194,7 +194,7 @@ func (m Measured) check() error {
 	if m.Image.Store != "" && m.Scratch != (Scratch{}) {
 		return errors.New("image.store and scratch: want one of them")
 	}
-	return errors.Join(m.Scratch.check(), m.Disk.check(), m.checkMounts(), m.checkReplay(), checkCredentials(m.Credentials), m.Vault.check(), m.CoCoAS.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
+	return errors.Join(m.Scratch.check(), m.Disk.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), m.CoCoAS.check(), checkVolumes(m.Volumes), m.Services.check(m.own()))
 }
 
 // own lists the secrets that the guest fetches for itself.

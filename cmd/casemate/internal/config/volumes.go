@@ -175,7 +175,7 @@ func (m Measured) checkMounts() error {
 			return fmt.Errorf("services.secure_mount: there is no volume %q", name)
 		}
 	}
-	return nil
+	return m.checkReplay()
 }
 
 // checkReplay: over plain HTTP whoever is on the path could answer with any generation. The client refuses to ask; here

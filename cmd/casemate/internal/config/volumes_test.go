@@ -46,10 +46,6 @@ func TestVolumes(t *testing.T) {
 		"no own_header":         {edit("own_header = true", ""), "own_header: want"},
 		"no fs":                 {edit(`fs = "ext4"`, ""), `fs ""`},
 		"another fs":            {edit(`fs = "ext4"`, `fs = "xfs"`), `fs "xfs"`},
-		"replay of another":     {volumeText + "replay = 'tpm'\n", `replay "tpm"`},
-		"replay, not ours":      {edit("own_header = true", "own_header = false") + "replay = 'kbs'\n", "replay: want own_header"},
-		"replay, detached":      {volumeText + "header = '/h'\nreplay = 'kbs'\n", "no detached header"},
-		"replay over HTTP":      {volumeText + "replay = 'kbs'\n[kbs]\nurl = 'http://x'\nplain_http = true\n", "kbs.plain_http"},
 		"mount alone":           {volumeText + "mount = '/data'\n", "mount and device"},
 		"device alone":          {volumeText + "device = '/dev/x'\n", "mount and device"},
 		"mount over /proc":      {volumeText + "mount = '/proc/1'\ndevice = '/dev/x'\n", "outside of /proc"},
@@ -71,6 +67,10 @@ func TestVolumes(t *testing.T) {
 		"another spelling":      {edit("own_header", "Size = 1\nown_header"), "lower case"},
 		"name with a slash":     {edit("volume.data", `volume."a/b"`), "want a name"},
 		"name like an option":   {edit("volume.data", `volume."-f"`), "want a name"},
+		"replay of another":     {volumeText + "replay = 'tpm'\n", `replay "tpm"`},
+		"replay, not ours":      {edit("own_header = true", "own_header = false") + "replay = 'kbs'\n", "replay: want own_header"},
+		"replay, detached":      {volumeText + "header = '/h'\nreplay = 'kbs'\n", "no detached header"},
+		"replay over HTTP":      {volumeText + "replay = 'kbs'\n[kbs]\nurl = 'http://x'\nplain_http = true\n", "kbs.plain_http"},
 	} {
 		if _, err := parse(c.text); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)
