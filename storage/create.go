@@ -34,7 +34,7 @@ func (v Volumes) Create(ctx context.Context, c VolumeConfig, device string, f Fo
 	if err != nil {
 		return fmt.Errorf("creating volume %s: %w", c.Name, err)
 	}
-	disk, err := openBlockDevice(device, os.O_RDWR)
+	disk, err := v.disk(device, os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("creating volume %s: %w", c.Name, err)
 	}

@@ -70,10 +70,7 @@ func (v Volumes) replay(c VolumeConfig, device string, unlocked *luks.Volume) (*
 	if err != nil {
 		return nil, err
 	}
-	reopen := func() (*os.File, error) { return openBlockDevice(device, os.O_RDWR) }
-	if v.reopen != nil {
-		reopen = func() (*os.File, error) { return v.reopen(device) }
-	}
+	reopen := func() (*os.File, error) { return v.disk(device, os.O_RDWR) }
 	return &replay{records: r, counter: v.Counter, volume: c.Name, reopen: reopen}, nil
 }
 
@@ -177,7 +174,7 @@ func (v Volumes) raise(ctx context.Context, c VolumeConfig, device string) (err 
 	if c, err = v.check(c); err != nil {
 		return err
 	}
-	disk, err := openBlockDevice(device, os.O_RDWR)
+	disk, err := v.disk(device, os.O_RDWR)
 	if err != nil {
 		return err
 	}

@@ -298,7 +298,7 @@ func TestVolumeReplay(t *testing.T) {
 	c.Replay = true
 	path := t.TempDir() + "/disk"
 	m := newMapper(t)
-	v := Volumes{Mapper: m, Keys: newSecret(), Counter: p, reopen: func(string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR, 0) }}
+	v := Volumes{Mapper: m, Keys: newSecret(), Counter: p, opener: opener(path)}
 	if err := v.create(t.Context(), c, "/dev/vdb", openDisk(t, path, deviceSize), Zeros{}); err != nil || p.last.Number != 1 {
 		t.Fatal(err, p.last)
 	}
@@ -351,6 +351,11 @@ func TestVolumeReplay(t *testing.T) {
 		t.Error(err)
 	}
 	m.checkClean(t)
+}
+
+// opener opens a file for every device.
+func opener(path string) func(string, int) (*os.File, error) {
+	return func(_ string, flag int) (*os.File, error) { return os.OpenFile(path, flag, 0) }
 }
 
 // TestReplayConfig: a counter without somebody to keep it, and one for a header that is not ours, are refused before a

@@ -31,7 +31,14 @@ type Volumes struct {
 	Keys    KeySource
 	Counter Counter // nil refuses volumes with VolumeConfig.Replay
 
-	reopen func(device string) (*os.File, error) // tests set it; nil is openBlockDevice
+	opener func(device string, flag int) (*os.File, error) // tests set it; nil is openBlockDevice
+}
+
+func (v Volumes) disk(device string, flag int) (*os.File, error) {
+	if v.opener != nil {
+		return v.opener(device, flag)
+	}
+	return openBlockDevice(device, flag)
 }
 
 // Volume is a mapped volume. Its key is in the kernel alone.
@@ -96,7 +103,7 @@ func (v Volumes) Open(ctx context.Context, c VolumeConfig, device string) (*Volu
 	if c.Replay {
 		mode = os.O_RDWR
 	}
-	disk, err := openBlockDevice(device, mode)
+	disk, err := v.disk(device, mode)
 	if err != nil {
 		return nil, fmt.Errorf("opening volume %s: %w", c.Name, err)
 	}
