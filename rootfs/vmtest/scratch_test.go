@@ -26,7 +26,7 @@ import (
 const (
 	scratchMark = "marked plaintext "
 	// sizedCommand fills a volume of 8 MiB, and looks what else it holds.
-	sizedCommand   = "head -c 20000000 /dev/zero > /data/big || echo full; ls -l /data | grep -c 8[0-9]*; ls /data"
+	sizedCommand   = "head -c 20000000 /dev/zero > /data/big || echo full; /bin/busybox wc -c < /data/big; ls /data"
 	scratchCommand = "echo '" + scratchMark + "' > /own; echo '" + scratchMark + "' > /data/f; cat /own /data/f"
 )
 
@@ -161,7 +161,7 @@ func (m *podMachine) sizedOnScratch(t *testing.T, ctx context.Context) {
 		t.Errorf("a size that scratch has no room for: %v", err)
 	}
 	m.start(t, ctx, request("sized", size))
-	m.wantOutput(t, ctx, "sized", "", "full\n1\nbig\n")
+	m.wantOutput(t, ctx, "sized", "", "full\n8388608\nbig\n")
 	m.wantExit(t, ctx, "sized", "", 0)
 	use, err := m.GetVolumeStats(ctx, &kata.VolumeStatsRequest{VolumeGuestPath: at})
 	if err != nil || use.Usage[0].Available != 0 {
