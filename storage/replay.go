@@ -51,7 +51,7 @@ func (e *ErrOldImage) Error() string {
 }
 
 // closeTime is what raising the counter may take when a volume is closed.
-const closeTime = 30 * time.Second
+const closeTime = 10 * time.Second
 
 // replay is a volume's counter while it is open.
 type replay struct {
@@ -162,7 +162,7 @@ func (r *replay) withDisk(ctx context.Context, do func(context.Context, recordDi
 }
 
 // Raise raises the counter of a volume that is closed, as closing does it: for a volume that another process has opened,
-// behind CloseNamed.
+// behind CloseNamed. For one without a counter there is nothing to do.
 func (v Volumes) Raise(ctx context.Context, c VolumeConfig, device string) error {
 	if err := v.raise(ctx, c, device); err != nil {
 		return fmt.Errorf("raising the counter of volume %s on %s: %w", c.Name, device, err)
@@ -171,7 +171,7 @@ func (v Volumes) Raise(ctx context.Context, c VolumeConfig, device string) error
 }
 
 func (v Volumes) raise(ctx context.Context, c VolumeConfig, device string) (err error) {
-	if c, err = v.check(c); err != nil {
+	if c, err = v.check(c); err != nil || !c.Replay {
 		return err
 	}
 	disk, err := v.disk(device, os.O_RDWR)
@@ -190,7 +190,7 @@ func (v Volumes) raise(ctx context.Context, c VolumeConfig, device string) (err 
 	}
 	defer unlocked.Close()
 	r, err := v.replay(c, device, unlocked)
-	if err != nil || r == nil {
+	if err != nil {
 		return err
 	}
 	defer r.close()

@@ -50,3 +50,21 @@ func TestHostileCounters(t *testing.T) {
 		}
 	}
 }
+
+func FuzzCounter(f *testing.F) {
+	g := Generation{7, [16]byte{1}}
+	f.Add(Counter{Generation: g, Reset: true}.Encode())
+	f.Add(CounterChange{From: g, To: Generation{Number: 8}}.Encode())
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if c, err := ParseCounter(raw); err == nil {
+			if again, err := ParseCounter(c.Encode()); err != nil || again != c {
+				t.Errorf("%+v became %+v: %v", c, again, err)
+			}
+		}
+		if c, err := ParseCounterChange(raw); err == nil {
+			if again, err := ParseCounterChange(c.Encode()); err != nil || again != c || c.To.Number <= c.From.Number {
+				t.Errorf("%+v became %+v: %v", c, again, err)
+			}
+		}
+	})
+}

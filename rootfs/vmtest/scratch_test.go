@@ -26,7 +26,9 @@ import (
 const (
 	scratchMark = "marked plaintext "
 	// sizedCommand fills a volume of 8 MiB, and looks what else it holds.
-	sizedCommand   = "head -c 20000000 /dev/zero > /data/big || echo full; /bin/busybox wc -c < /data/big; ls /data"
+	sizedCommand = "head -c 20000000 /dev/zero > /data/big || echo full; /bin/busybox wc -c < /data/big; ls /data"
+	// fullCommand fills a disk of 32 MiB that was never used before.
+	fullCommand    = "cat /data/f 2> /dev/null; head -c 40000000 /dev/zero > /data/big || echo full"
 	scratchCommand = "echo '" + scratchMark + "' > /own; echo '" + scratchMark + "' > /data/f; cat /own /data/f"
 )
 
@@ -43,7 +45,7 @@ func withScratch(files []File, minSize int64) []File {
 // scratchPolicy allows the containers of the tests with scratch.
 func scratchPolicy() string {
 	const rule = "\nCreateContainerRequest if input.OCI.Process.Args == [\"/bin/sh\", \"-c\", %q]\n"
-	return tenantPolicy() + fmt.Sprintf(rule+rule, scratchCommand, sizedCommand)
+	return tenantPolicy() + fmt.Sprintf(rule+rule+rule, scratchCommand, sizedCommand, fullCommand)
 }
 
 // TestVMScratchPod runs a pod whose layers, container files and emptyDir lie on an encrypted disk with integrity, which
@@ -57,7 +59,11 @@ func TestVMScratchPod(t *testing.T) {
 	}
 	img := busyboxImage(t)
 	files := append(withScratch(podFiles(t, img, scratchPolicy(), "registry.example"), 128<<20), File{Path: "/tests/busybox", HostPath: busybox, Perm: 0o755})
-	vm := bootWith(t, ctx, Config{Disks: []string{disk}}, files...)
+	empty, err := TempDisk(t.TempDir(), "emptydir", 32<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm := bootWith(t, ctx, Config{Disks: []string{disk, empty}}, files...)
 	check(t, "scratch/open", func(t *testing.T) {
 		if _, err := vm.Console.Expect(ctx, "casemate: open: "); err != nil {
 			t.Fatal(err)
@@ -75,7 +81,7 @@ func TestVMScratchPod(t *testing.T) {
 		name string
 		run  func(*testing.T, context.Context)
 	}{
-		{"sandbox", m.makeSandbox}, {"mounts", m.scratchMounts}, {"programs", m.onlyProgram}, {"pause", m.makePause}, {"run", m.runOnScratch}, {"size", m.sizedOnScratch}, {"off", m.destroyWithScratch},
+		{"sandbox", m.makeSandbox}, {"mounts", m.scratchMounts}, {"programs", m.onlyProgram}, {"pause", m.makePause}, {"run", m.runOnScratch}, {"size", m.sizedOnScratch}, {"disk", m.emptyDirOnDisk}, {"off", m.destroyWithScratch},
 	} {
 		check(t, "scratch/"+c.name, func(t *testing.T) { c.run(t, ctx) })
 		if t.Failed() {
@@ -83,15 +89,17 @@ func TestVMScratchPod(t *testing.T) {
 		}
 	}
 	check(t, "scratch/sealed", func(t *testing.T) {
-		raw, err := os.ReadFile(disk)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if bytes.Contains(raw, []byte(scratchMark)) || bytes.Contains(raw, []byte("BusyBox v")) {
-			t.Error("plaintext on the disk")
-		}
-		if len(bytes.Trim(raw[1<<20:], "\x00")) == 0 {
-			t.Error("nothing was written to the disk")
+		for _, disk := range []string{disk, empty} {
+			raw, err := os.ReadFile(disk)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Contains(raw, []byte(scratchMark)) || bytes.Contains(raw, []byte("BusyBox v")) {
+				t.Error("plaintext on the disk")
+			}
+			if len(bytes.Trim(raw[1<<20:], "\x00")) == 0 {
+				t.Error("nothing was written to the disk")
+			}
 		}
 	})
 }
@@ -176,6 +184,36 @@ func (m *podMachine) sizedOnScratch(t *testing.T, ctx context.Context) {
 	if before-during < size/4096 || after < before {
 		t.Errorf("%d blocks free on scratch, %d with the volume, %d afterwards", before, during, after)
 	}
+}
+
+// emptyDirOnDisk runs a container with kata's encrypted emptyDir: it has the room of its disk and no more, and nothing is
+// mapped behind its container.
+func (m *podMachine) emptyDirOnDisk(t *testing.T, ctx context.Context) {
+	const at = podDir + "/sandbox/storage/L2Rldi92ZGI="
+	request := func(command string) *kata.CreateContainerRequest {
+		r := podContainer("disk", "container", "/bin/sh", "-c", command)
+		r.Storages = append(r.Storages, &kata.Storage{Driver: "mmioblk", Source: "/dev/vdb", Fstype: "ext4", MountPoint: at, Shared: true,
+			DriverOptions: []string{"encryption_key=ephemeral", "create_filesystem"}, FsGroup: &kata.FSGroup{GroupId: 500}})
+		r.OCI.Mounts = append(r.OCI.Mounts, &kata.Mount{Source: at, Destination: "/data", Type: "bind", Options: []string{"rbind", "rprivate", "rw"}})
+		return r
+	}
+	mapped := func(want bool) {
+		var out bytes.Buffer
+		code, err := m.vm.Run(ctx, remote.Request{Run: "busybox", Args: []string{"ls", "/dev/mapper"}, Seconds: 60}, &out)
+		if err != nil || code != 0 || strings.Contains(out.String(), "casemate-emptydir-") != want {
+			t.Errorf("exit code %d, %v: %s, want it mapped: %v", code, err, out.Bytes(), want)
+		}
+	}
+	m.start(t, ctx, request(scratchCommand))
+	m.wantOutput(t, ctx, "disk", "", scratchMark+"\n"+scratchMark+"\n")
+	mapped(true)
+	m.remove(t, ctx, "disk")
+	mapped(false)
+	r := request(fullCommand) // new, under another key
+	m.start(t, ctx, r)
+	m.wantOutput(t, ctx, "disk", "", "full\n")
+	m.remove(t, ctx, "disk")
+	mapped(false)
 }
 
 // destroyWithScratch ends the machine with a container in it: scratch is still undone in order.
