@@ -24,16 +24,17 @@ const blankRoom = 1 << 20
 // with a new random volume key, which key opens. What is not blank gives luks.ErrNotBlank with nothing written.
 //
 // A call that fails later, or is cut off, leaves a target that is not blank: it neither becomes a volume by itself nor
-// is taken for a blank one. Who tries again zeroes its start. No mapping stays.
+// is taken for a blank one. Who tries again zeroes its start. No mapping stays. With c.Replay the volume is counted at
+// last; from then on no other disk opens under its name.
 func (v Volumes) Create(ctx context.Context, c VolumeConfig, device string, f Formatter) error {
-	c, err := c.check()
+	c, err := v.check(c)
 	if err == nil {
 		err = checkNew(c.Expect)
 	}
 	if err != nil {
 		return fmt.Errorf("creating volume %s: %w", c.Name, err)
 	}
-	disk, err := openBlockDevice(device, os.O_RDWR)
+	disk, err := v.disk(device, os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("creating volume %s: %w", c.Name, err)
 	}
@@ -75,7 +76,15 @@ func (v Volumes) create(ctx context.Context, c VolumeConfig, device string, disk
 	if err := format(ctx, o.Path, o.Size, f); err != nil {
 		return errors.Join(fmt.Errorf("formatting: %w", err), o.Close())
 	}
-	return o.Close()
+	if err := o.Close(); err != nil {
+		return err
+	}
+	counted, err := v.replay(c, device, created)
+	if err != nil || counted == nil {
+		return err
+	}
+	defer counted.close()
+	return counted.withDisk(ctx, counted.begin)
 }
 
 // lay writes the header. The volume that it returns, also with an error, is the caller's to close.

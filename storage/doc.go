@@ -6,10 +6,14 @@
 //
 // The disk below belongs to the host: every block is encrypted and, unless a volume's measured configuration says
 // otherwise, carries a tag that covers its content and its place. A block that was changed, moved or never written
-// reads as an I/O error. What is not noticed is a block, or a whole disk, put back to an older state.
+// reads as an I/O error. What is not noticed is a block put back to an older state; a whole disk is, for a volume whose
+// counter the relying party keeps.
 //
 //   - scratch.go: OpenScratch, a random key, no header and no key derivation; formatting it is a call of its own
 //   - volume.go, create.go: Volumes.Open and Volumes.Create, of which neither ever becomes the other
+//   - generation.go, replay.go: the generations on a disk, and how disk and counter go from one to the next
+//   - sized.go: a file system of a given size on another
+//   - verityroot.go: a volume under a hash tree as the root of a container
 //   - key.go: keys from files of one directory; other sources are joined by the caller
 //   - stack.go: the mappings of one device, made from below and removed from above
 //   - mount.go, disk.go: scratch with a file system, mounted; a disk found by its serial number

@@ -247,7 +247,7 @@ func TestSecureMountsRefuse(t *testing.T) {
 		t.Fatal(err)
 	}
 	points := t.TempDir()
-	s := SecureMounts{Volumes: Volumes{newMapper(t), newSecret()}, Cipher: devmapper.AESXTSHMACSHA256, Below: []string{points}}
+	s := SecureMounts{Volumes: Volumes{Mapper: newMapper(t), Keys: newSecret()}, Cipher: devmapper.AESXTSHMACSHA256, Below: []string{points}}
 	for name, tt := range map[string]struct {
 		m  SecureMount
 		is error

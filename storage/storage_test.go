@@ -23,6 +23,8 @@ type mapper struct {
 	kind    string // of the others
 	failAt  int    // the call of Create that fails, from 1
 	creates int
+	busyAt  int // the call of Remove that fails, from 1
+	removes int
 	live    []string // names, from below
 	log     []string
 	tables  []devmapper.Target
@@ -58,6 +60,9 @@ func (m *mapper) Create(c devmapper.Mapping) (devmapper.Device, error) {
 }
 
 func (m *mapper) Remove(name string) error {
+	if m.removes++; m.removes == m.busyAt {
+		return unix.EBUSY
+	}
 	if len(m.live) == 0 || m.live[len(m.live)-1] != name {
 		return unix.EBUSY
 	}

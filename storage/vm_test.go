@@ -443,7 +443,7 @@ func TestVMVolumeRefused(t *testing.T) {
 	}
 	wrong := newSecret()
 	wrong.key[3] ^= 1
-	refused("wrong key", Volumes{c, wrong}, func(err error) bool { return errors.Is(err, luks.ErrWrongKey) })
+	refused("wrong key", Volumes{Mapper: c, Keys: wrong}, func(err error) bool { return errors.Is(err, luks.ErrWrongKey) })
 
 	// A host knows the whole format and makes both copies and their checksums fit.
 	for name, other := range map[string]luks.Layout{

@@ -22,26 +22,49 @@ type VolumeConfig struct {
 	Key    string      // URI for the KeySource
 	Header string      // absolute path of a detached header; empty: at the start of the device
 	Expect luks.Expect // Detached follows from Header
+	Replay bool        // has a counter at Volumes.Counter; for volumes that Create made with it
 }
 
 // Volumes creates and opens volumes. Its methods may be called at the same time for different devices.
 type Volumes struct {
-	Mapper Mapper
-	Keys   KeySource
+	Mapper  Mapper
+	Keys    KeySource
+	Counter Counter // nil refuses volumes with VolumeConfig.Replay
+
+	opener func(device string, flag int) (*os.File, error) // tests set it; nil is openBlockDevice
+}
+
+func (v Volumes) disk(device string, flag int) (*os.File, error) {
+	if v.opener != nil {
+		return v.opener(device, flag)
+	}
+	return openBlockDevice(device, flag)
 }
 
 // Volume is a mapped volume. Its key is in the kernel alone.
 type Volume struct {
-	Path  string // /dev/mapper/NAME
-	Size  int64  // bytes, a multiple of the sector size
-	UUID  string // as the header says; authentic only with Expect.OwnHeader
-	stack stack
+	Path   string // /dev/mapper/NAME
+	Size   int64  // bytes, a multiple of the sector size
+	UUID   string // as the header says; authentic only with Expect.OwnHeader
+	stack  stack
+	replay *replay // nil without a counter, and once it was raised behind closing
 }
 
 // ErrDataSize is wrapped when a header fixes the size of a volume with integrity: dm-integrity takes all of its device.
 var ErrDataSize = errors.New("a volume with integrity has no fixed size")
 
 // check returns the configuration with what follows from it filled in.
+func (v Volumes) check(c VolumeConfig) (VolumeConfig, error) {
+	switch {
+	case !c.Replay:
+	case v.Counter == nil:
+		return c, errors.New("there is nobody to keep its counter")
+	case !c.Expect.OwnHeader || c.Header != "":
+		return c, errors.New("a volume with a counter has casemate's header, on its own disk")
+	}
+	return c.check()
+}
+
 func (c VolumeConfig) check() (VolumeConfig, error) {
 	c.Expect.Detached = c.Header != ""
 	switch e := c.Expect; {
@@ -68,15 +91,19 @@ func cipherOf(l luks.Layout) (devmapper.Cipher, error) {
 }
 
 // Open unlocks a volume and maps it. It writes nothing to the disk before the first use (dm-integrity may then replay
-// its journal) and never formats: a blank or broken device is an error. A header that differs from what c expects
-// gives a joined *luks.Mismatch for each difference, a key that opens nothing luks.ErrWrongKey. On error nothing stays
-// mapped. The caller closes.
+// its journal) but, with c.Replay, a new generation, and never formats: a blank or broken device is an error. A header
+// that differs from what c expects gives a joined *luks.Mismatch for each difference, a key that opens nothing
+// luks.ErrWrongKey, an older image *ErrOldImage. On error nothing stays mapped. The caller closes.
 func (v Volumes) Open(ctx context.Context, c VolumeConfig, device string) (*Volume, error) {
-	c, err := c.check()
+	c, err := v.check(c)
 	if err != nil {
 		return nil, fmt.Errorf("opening volume %s: %w", c.Name, err)
 	}
-	disk, err := openBlockDevice(device, os.O_RDONLY)
+	mode := os.O_RDONLY
+	if c.Replay {
+		mode = os.O_RDWR
+	}
+	disk, err := v.disk(device, mode)
 	if err != nil {
 		return nil, fmt.Errorf("opening volume %s: %w", c.Name, err)
 	}
@@ -93,11 +120,22 @@ func (v Volumes) open(ctx context.Context, c VolumeConfig, device string, disk *
 	if unlocked != nil {
 		defer unlocked.Close()
 	}
-	if err = errors.Join(err, disk.Close()); err != nil {
-		return nil, err
+	var counted *replay
+	if err == nil {
+		if counted, err = v.replay(c, device, unlocked); counted != nil {
+			err = counted.raise(ctx, disk)
+		}
 	}
-	o := &Volume{UUID: unlocked.UUID, stack: stack{mapper: v.Mapper}}
-	return o, o.open(t, sectors)
+	if err = errors.Join(err, disk.Close()); err == nil {
+		o := &Volume{UUID: unlocked.UUID, stack: stack{mapper: v.Mapper}, replay: counted}
+		if err = o.open(t, sectors); err == nil {
+			return o, nil
+		}
+	}
+	if counted != nil {
+		counted.close()
+	}
+	return nil, err
 }
 
 // unlock reads all that Open reads of a disk. The volume that it returns, also with an error, is the caller's to close.
@@ -165,12 +203,19 @@ func (o *Volume) open(t table, sectors uint64) error {
 }
 
 // Close removes the mappings and with them the kernel's copy of the key. Unmount before: a device in use stays, with
-// an error that wraps unix.EBUSY, and Close may be called again.
+// an error that wraps unix.EBUSY, and Close may be called again. Behind that the counter is raised, once: an error then
+// says that it was not, and the volume is closed.
 func (o *Volume) Close() error {
 	if err := o.stack.close(); err != nil {
 		return fmt.Errorf("closing volume: %w", err)
 	}
-	return nil
+	if o.replay == nil {
+		return nil
+	}
+	counted := o.replay
+	o.replay = nil
+	defer counted.close()
+	return counted.raiseAgain()
 }
 
 // CloseNamed closes a volume that another process has opened, by the name of its mapping, or what an earlier call left

@@ -66,7 +66,7 @@ func makeVolume(t *testing.T, c VolumeConfig) (path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := (Volumes{m, s}).create(t.Context(), c, "/dev/vdb", openDisk(t, path, deviceSize), Zeros{}); err != nil {
+	if err := (Volumes{Mapper: m, Keys: s}).create(t.Context(), c, "/dev/vdb", openDisk(t, path, deviceSize), Zeros{}); err != nil {
 		t.Fatal(err)
 	}
 	m.checkClean(t)
@@ -92,7 +92,7 @@ func openVolume(t *testing.T, m *mapper, s *secret, c VolumeConfig, path string)
 	if err != nil {
 		return nil, err
 	}
-	o, err := (Volumes{m, s}).open(t.Context(), c, "/dev/vdb", openDisk(t, path, 0))
+	o, err := (Volumes{Mapper: m, Keys: s}).open(t.Context(), c, "/dev/vdb", openDisk(t, path, 0))
 	m.checkKeys(t)
 	s.checkCleared(t)
 	return o, err
@@ -265,7 +265,7 @@ func TestCreateRefuses(t *testing.T) {
 				err = checkNew(c.Expect)
 			}
 			if err == nil {
-				err = (Volumes{m, s}).create(t.Context(), c, "/dev/vdb", f, Zeros{})
+				err = (Volumes{Mapper: m, Keys: s}).create(t.Context(), c, "/dev/vdb", f, Zeros{})
 			}
 			if err == nil || !strings.Contains(err.Error(), tt.want) || tt.is != nil && !errors.Is(err, tt.is) {
 				t.Errorf("got %v, want %q %v", err, tt.want, tt.is)
@@ -286,7 +286,7 @@ func TestCreateTwice(t *testing.T) {
 	broken := errors.New("power is gone")
 	create := func(f Formatter) error {
 		m, s := newMapper(t), newSecret()
-		err := (Volumes{m, s}).create(t.Context(), c, "/dev/vdb", openDisk(t, path, deviceSize), f)
+		err := (Volumes{Mapper: m, Keys: s}).create(t.Context(), c, "/dev/vdb", openDisk(t, path, deviceSize), f)
 		m.checkClean(t)
 		s.checkCleared(t)
 		return err

@@ -53,21 +53,21 @@ func (c *Client) Key(ctx context.Context, uri string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	secret, err := c.fetch(ctx, u)
+	secret, err := c.fetch(ctx, http.MethodGet, u.path(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("fetching %s: %w", u, err)
 	}
 	return secret, nil
 }
 
-// fetch gets a resource with the session there is, and once more with a new one when
-// the broker does not accept it.
-func (c *Client) fetch(ctx context.Context, u ResourceURI) ([]byte, error) {
+// fetch gets what a path answers with the session there is, and once more with a new
+// one when the broker does not accept it.
+func (c *Client) fetch(ctx context.Context, method, path string, sent []byte) ([]byte, error) {
 	s, err := c.session(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	secret, err := c.get(ctx, s, u)
+	secret, err := c.ask(ctx, s, method, path, sent)
 	var status *StatusError
 	if !errors.As(err, &status) || status.Status != http.StatusUnauthorized {
 		return secret, err
@@ -75,14 +75,15 @@ func (c *Client) fetch(ctx context.Context, u ResourceURI) ([]byte, error) {
 	if s, err = c.session(ctx, s); err != nil {
 		return nil, err
 	}
-	return c.get(ctx, s, u)
+	return c.ask(ctx, s, method, path, sent)
 }
 
-// get is one GET, tried again while nobody answers.
-func (c *Client) get(ctx context.Context, s *session, u ResourceURI) ([]byte, error) {
+// ask is one request for something encrypted to the TEE key, tried again while nobody
+// answers.
+func (c *Client) ask(ctx context.Context, s *session, method, path string, sent []byte) ([]byte, error) {
 	var secret []byte
 	err := c.retry(ctx, func() error {
-		body, err := c.roundTrip(ctx, s.jar, http.MethodGet, u.path(), request{token: s.token, limit: evidence.MaxJWESize})
+		body, err := c.roundTrip(ctx, s.jar, method, path, request{body: sent, token: s.token, limit: evidence.MaxJWESize})
 		if err != nil {
 			return err
 		}

@@ -22,6 +22,7 @@
 // Files: config.go, client.go the entry points; session.go one session for all; exporter.go
 // tokens for other processes;
 // handshake.go the protocol; transcript.go how one went; token.go token times; teekey.go, jwe.go the session's key
-// and what it opens; transport.go HTTP; errors.go; uri.go resource URIs. The directory
+// and what it opens; transport.go HTTP; errors.go; uri.go resource URIs;
+// counter.go keybroker's counters of volumes, over TLS alone. The directory
 // kbstest has a broker that lies.
 package kbs

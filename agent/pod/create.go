@@ -74,7 +74,7 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 		return err
 	}
 	for _, v := range p.volumes {
-		release, err := s.hold(v)
+		release, err := s.hold(ctx, v)
 		if err != nil {
 			return err
 		}

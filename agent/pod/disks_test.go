@@ -107,3 +107,21 @@ func TestAddVolumes(t *testing.T) {
 		}
 	}
 }
+
+// TestSizeThatNothingKeeps: a directory takes a size only where something makes file systems of that size, and a disk is
+// taken only where something encrypts it.
+func TestSizeThatNothingKeeps(t *testing.T) {
+	st := &kata.Storage{Driver: driverLocal, MountPoint: DefaultDir + "/sandbox/local/v", Options: []string{"size=4096"}}
+	s := &Service{cfg: Config{Dir: DefaultDir}}
+	disk := &kata.Storage{Driver: driverMMIO, Source: "/dev/vdb", Fstype: "ext4", MountPoint: st.MountPoint, DriverOptions: []string{"create_filesystem", "encryption_key=ephemeral"}}
+	if _, err := s.parseVolume(disk); err == nil || !strings.Contains(err.Error(), "mmioblk") {
+		t.Error(err)
+	}
+	if _, err := s.parseVolume(st); err == nil || !strings.Contains(err.Error(), "size is not served") {
+		t.Error(err)
+	}
+	s.cfg.Sized = func(int64, string) error { return nil }
+	if o, err := s.parseVolume(st); err != nil || o.size != 4096 {
+		t.Errorf("%+v, %v", o, err)
+	}
+}

@@ -5,6 +5,7 @@ package pod_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -167,7 +168,7 @@ func buildGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(
 		other = g.images
 	}
 	service, err := pod.New(pod.Config{
-		Dir: g.dir, Runtime: runtime, Images: other, Pause: program, Version: "4.1.0", Log: log, Begun: agent.Begun, Admit: admit, Starting: g.announce,
+		Dir: g.dir, Runtime: runtime, Images: other, Pause: program, Version: "4.1.0", Log: log, Begun: agent.Begun, Admit: admit, Starting: g.announce, Sized: sizedInMemory, Encrypted: encryptedInMemory,
 		Shutdown: func() { once.Do(func() { close(g.down) }) },
 	})
 	if err != nil {
@@ -182,6 +183,25 @@ func buildGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(
 	})
 	g.connect(t, service, policy, log)
 	return g
+}
+
+// sizedInMemory stands in for the guest's scratch, which has 1 GiB.
+func sizedInMemory(size int64, point string) error {
+	if size > 1<<30 {
+		return fmt.Errorf("making a file system: %w", unix.ENOSPC)
+	}
+	return unix.Mount("sized", point, "tmpfs", 0, fmt.Sprintf("size=%d", size))
+}
+
+// encryptedInMemory stands in for an encrypted disk of 1 MiB.
+func encryptedInMemory(_ context.Context, node, point string) (func() error, error) {
+	if node != "/dev/vdz" {
+		return nil, errors.New("another disk: " + node)
+	}
+	if err := unix.Mount("disk", point, "tmpfs", 0, "size=1048576"); err != nil {
+		return nil, err
+	}
+	return func() error { return unix.Unmount(point, 0) }, nil
 }
 
 func (g *guest) announce(s pod.Start) error {

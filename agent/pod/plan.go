@@ -66,7 +66,7 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 	}
 	for _, st := range req.GetStorages() {
 		switch st.GetDriver() {
-		case driverEphemeral, driverLocal:
+		case driverEphemeral, driverLocal, driverBlk, driverMMIO:
 			v, err := s.parseVolume(st)
 			if err != nil {
 				return nil, err

@@ -67,7 +67,7 @@ func fail(code codes.Code, format string, args ...any) error {
 	return &Failure{Code: code, Phrase: fmt.Sprintf(format, args...)}
 }
 
-// Config is what a Service needs. All but Shutdown and Volumes is required.
+// Config is what a Service needs. All but Shutdown, Volumes, Sized and Encrypted is required.
 type Config struct {
 	// Dir holds everything of the pod; see DefaultDir. CreateSandbox empties it.
 	Dir     string
@@ -75,6 +75,12 @@ type Config struct {
 	Images  Images
 	// Volumes, when not nil, opens the volumes that requests name as devices.
 	Volumes Volumes
+	// Sized, when not nil, mounts on point a new file system for so many bytes of files, which unmounting gives back;
+	// ENOSPC says that there is no room for it. Without it a volume with a size is served in memory alone.
+	Sized func(size int64, point string) error
+	// Encrypted, when not nil, makes a file system with integrity on all of the block device node, under a key that
+	// ends with it, and mounts it on point. What it returns undoes that.
+	Encrypted func(ctx context.Context, node, point string) (func() error, error)
 	// Pause is the program of pause containers, an absolute path to a static binary
 	// that waits and collects its children when it is called as /pause.
 	Pause string

@@ -4,10 +4,10 @@ package pod
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,6 +20,8 @@ import (
 const (
 	driverEphemeral = "ephemeral" // a tmpfs of its own
 	driverLocal     = "local"     // a directory of the pod's, on scratch where there is one
+	driverBlk       = "blk"       // a disk of the host's for an emptyDir, by its place on the PCI bus, or
+	driverMMIO      = "mmioblk"   // by its name
 	// maxVolumes bounds the memory-backed volumes of a pod.
 	maxVolumes = 64
 )
@@ -28,17 +30,19 @@ const (
 type volumeOptions struct {
 	driver  string
 	path    string // absolute, clean, in one of the pod's directories
-	size    int64  // bytes; 0 is half of the memory, as tmpfs has it
+	size    int64  // bytes; 0 is half of the memory, as tmpfs has it, and for a directory no limit of its own
 	mode    uint32
 	gid     int // -1 keeps root's
 	noexec  bool
 	noatime bool
+	disk    disk // of the two drivers with one
 }
 
 // volume is one of the pod's, while containers have it.
 type volume struct {
 	options volumeOptions
 	holders int
+	close   func() error // nil: unmounting is all
 }
 
 // parseVolume reads a storage of the two drivers that need nothing of the host's.
@@ -53,7 +57,11 @@ func (s *Service) parseVolume(st *kata.Storage) (volumeOptions, error) {
 	if o.driver == driverEphemeral && st.GetFstype() != "tmpfs" {
 		return o, refused("file system " + quoted(st.GetFstype()) + " is not served")
 	}
-	if len(st.GetDriverOptions()) > 0 {
+	if o.driver == driverBlk || o.driver == driverMMIO {
+		if err := s.parseEncrypted(st, &o); err != nil {
+			return o, err
+		}
+	} else if len(st.GetDriverOptions()) > 0 {
 		return o, refused("driver option " + quoted(st.GetDriverOptions()[0]) + " is not served")
 	}
 	for _, option := range st.GetOptions() {
@@ -61,7 +69,7 @@ func (s *Service) parseVolume(st *kata.Storage) (volumeOptions, error) {
 			return o, err
 		}
 	}
-	if o.driver == driverLocal && o.size > 0 {
+	if o.driver == driverLocal && o.size > 0 && s.cfg.Sized == nil {
 		// A directory has no size of its own: taking the option would promise a limit that nothing keeps.
 		return o, fail(codes.InvalidArgument, "volume option size is not served for driver %s", driverLocal)
 	}
@@ -69,6 +77,30 @@ func (s *Service) parseVolume(st *kata.Storage) (volumeOptions, error) {
 		o.gid = int(g.GetGroupId())
 	}
 	return o, nil
+}
+
+// parseEncrypted takes kata's encrypted emptyDir, a new file system on a disk under a key that ends with it, and no other
+// file system of the host's. That it is encrypted, and with integrity, is not the request's to say.
+func (s *Service) parseEncrypted(st *kata.Storage, o *volumeOptions) error {
+	refused := func(what string) error {
+		return fail(codes.PermissionDenied, "CreateContainerRequest is blocked by policy: storage: %s", what)
+	}
+	options := slices.Sorted(slices.Values(st.GetDriverOptions()))
+	switch {
+	case s.cfg.Encrypted == nil:
+		return refused("driver " + quoted(o.driver) + " is not served")
+	case !slices.Equal(options, []string{"create_filesystem", "encryption_key=ephemeral"}):
+		return refused("a disk is served as a new, encrypted file system alone")
+	case st.GetFstype() != "ext4":
+		return refused("file system " + quoted(st.GetFstype()) + " is not served")
+	case o.driver == driverBlk && pciPath.MatchString(st.GetSource()):
+		o.disk.pci = st.GetSource()
+	case o.driver == driverMMIO && nodePath.MatchString(st.GetSource()):
+		o.disk.node = st.GetSource()
+	default:
+		return refused("disk " + quoted(st.GetSource()) + " has a place that is not served")
+	}
+	return nil
 }
 
 // inPod reports whether a path is clean and lies beneath one of the directories that
@@ -121,7 +153,7 @@ func (o *volumeOptions) set(option string) error {
 
 // hold makes a volume for its first container and returns what gives it up. Every
 // container of the pod that names the place gets the same.
-func (s *Service) hold(o volumeOptions) (release func() error, err error) {
+func (s *Service) hold(ctx context.Context, o volumeOptions) (release func() error, err error) {
 	s.volumesMu.Lock()
 	defer s.volumesMu.Unlock()
 	v := s.volumes[o.path]
@@ -132,10 +164,10 @@ func (s *Service) hold(o volumeOptions) (release func() error, err error) {
 		if err := s.freeForVolume(o.path); err != nil {
 			return nil, err
 		}
-		if err := o.make(s.cfg.Dir); err != nil {
+		v = &volume{options: o}
+		if err := s.make(ctx, v); err != nil {
 			return nil, err
 		}
-		v = &volume{options: o}
 		s.volumes[o.path] = v
 	case v.options != o:
 		return nil, fail(codes.FailedPrecondition, "volume %s exists with other options", quoted(o.path))
@@ -151,104 +183,17 @@ func (s *Service) release(v *volume) error {
 		return nil
 	}
 	delete(s.volumes, v.options.path)
-	if err := unmount(v.options.path); err != nil {
+	undo := v.close
+	if undo == nil {
+		undo = func() error { return unmount(v.options.path) }
+	}
+	if err := undo(); err != nil {
 		return err
 	}
 	if v.options.driver == driverLocal {
 		return os.RemoveAll(v.options.path)
 	}
 	return os.Remove(v.options.path)
-}
-
-// make creates the directory, without following a link below root, and mounts on it.
-func (o volumeOptions) make(root string) error {
-	fd, err := makeBeneath(root, strings.TrimPrefix(o.path, root+"/"))
-	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EEXIST) {
-		return fail(codes.FailedPrecondition, "volume %s contradicts what is there", quoted(o.path))
-	}
-	if err != nil {
-		return fmt.Errorf("making volume %s: %w", o.path, err)
-	}
-	defer unix.Close(fd)
-	if o.driver == driverLocal {
-		if err := o.bindSelf(fd); err != nil {
-			return errors.Join(fmt.Errorf("making volume %s: %w", o.path, err), unmount(o.path), os.Remove(o.path))
-		}
-		return nil
-	}
-	if err := unix.Mount("tmpfs", fmt.Sprintf("/proc/self/fd/%d", fd), "tmpfs", o.flags(), o.data()); err != nil {
-		return errors.Join(fmt.Errorf("mounting volume %s: %w", o.path, err), os.Remove(o.path))
-	}
-	return nil
-}
-
-// bindSelf gives the directory its owner and mode and mounts it on itself, so that what lies on it is held to the
-// volume's mount flags and no rename leads out of it.
-func (o volumeOptions) bindSelf(fd int) error {
-	here := fmt.Sprintf("/proc/self/fd/%d", fd)
-	mode := o.mode
-	if o.gid >= 0 {
-		if err := os.Chown(here, 0, o.gid); err != nil {
-			return err
-		}
-		mode |= unix.S_ISGID
-	}
-	if err := unix.Chmod(here, mode); err != nil {
-		return err
-	}
-	if err := unix.Mount(here, here, "", unix.MS_BIND, ""); err != nil {
-		return err
-	}
-	return unix.Mount("", o.path, "", unix.MS_BIND|unix.MS_REMOUNT|o.flags(), "")
-}
-
-func (o volumeOptions) flags() uintptr {
-	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
-	if o.noexec {
-		flags |= unix.MS_NOEXEC
-	}
-	if o.noatime {
-		flags |= unix.MS_NOATIME
-	}
-	return flags
-}
-
-func (o volumeOptions) data() string {
-	mode := o.mode
-	if o.gid >= 0 {
-		mode |= unix.S_ISGID
-	}
-	data := fmt.Sprintf("mode=%o", mode)
-	if o.gid >= 0 {
-		data += fmt.Sprintf(",gid=%d", o.gid)
-	}
-	if o.size > 0 {
-		data += fmt.Sprintf(",size=%d", o.size)
-	}
-	return data
-}
-
-// makeBeneath makes rel below root, the last directory new, and opens it.
-func makeBeneath(root, rel string) (int, error) {
-	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	parts := strings.Split(rel, "/")
-	for i, part := range parts {
-		err := unix.Mkdirat(fd, part, 0o755)
-		if err != nil && (i == len(parts)-1 || !errors.Is(err, unix.EEXIST)) {
-			unix.Close(fd)
-			return -1, err
-		}
-		next, err := beneath(fd, part, unix.O_PATH|unix.O_DIRECTORY)
-		unix.Close(fd)
-		if err != nil {
-			return -1, err
-		}
-		fd = next
-	}
-	return fd, nil
 }
 
 // volumeStats tells how full one of the pod's volumes is. Any other path would tell

@@ -68,6 +68,91 @@ func TestRootEmptyDir(t *testing.T) {
 	g.remove(t, "local")
 }
 
+// TestRootEncryptedEmptyDir: kata's encrypted emptyDir is a file system on all of a disk, shared by its containers and
+// given up behind the last of them; a disk that is to be had in any other way is refused.
+func TestRootEncryptedEmptyDir(t *testing.T) {
+	g := startGuest(t)
+	g.sandbox(t)
+	g.start(t, pauseRequest(sandboxID))
+	const at = "/run/kata-containers/sandbox/storage/L2Rldi92ZHo="
+	encrypted := func(change func(*kata.Storage)) func(*kata.Storage) {
+		return func(st *kata.Storage) {
+			*st = kata.Storage{Driver: "mmioblk", Source: "/dev/vdz", Fstype: "ext4", MountPoint: at, Shared: true,
+				DriverOptions: []string{"encryption_key=ephemeral", "create_filesystem"}, FsGroup: &kata.FSGroup{GroupId: 500}}
+			if change != nil {
+				change(st)
+			}
+		}
+	}
+	for name, tt := range map[string]struct {
+		change func(*kata.Storage)
+		want   codes.Code
+	}{
+		"not encrypted":       {func(st *kata.Storage) { st.DriverOptions = []string{"create_filesystem"} }, codes.PermissionDenied},
+		"not new":             {func(st *kata.Storage) { st.DriverOptions = st.DriverOptions[:1] }, codes.PermissionDenied},
+		"another key":         {func(st *kata.Storage) { st.DriverOptions[0] = "encryption_key=kbs:///a/b/c" }, codes.PermissionDenied},
+		"no integrity":        {func(st *kata.Storage) { st.DriverOptions = append(st.DriverOptions, "integrity=false") }, codes.PermissionDenied},
+		"another file system": {func(st *kata.Storage) { st.Fstype = "xfs" }, codes.PermissionDenied},
+		"a path for a disk":   {func(st *kata.Storage) { st.Source = "/dev/mapper/control" }, codes.PermissionDenied},
+		"a name for a place":  {func(st *kata.Storage) { st.Driver = "blk" }, codes.PermissionDenied},
+		"a SCSI disk":         {func(st *kata.Storage) { st.Driver = "scsi" }, codes.PermissionDenied},
+		"outside of the pod":  {func(st *kata.Storage) { st.MountPoint = "/etc" }, codes.PermissionDenied},
+		"another disk":        {func(st *kata.Storage) { st.Source = "/dev/vdy" }, codes.FailedPrecondition},
+	} {
+		wantCode(t, name, errOf(g.CreateContainer(within(t), withVolume(request("bad", "true"), encrypted(tt.change)))), tt.want, "")
+		if _, err := os.Stat(at); !os.IsNotExist(err) {
+			t.Errorf("%s: a directory stayed: %v", name, err)
+		}
+	}
+	g.start(t, withVolume(request("one", "sh", "-c", "head -c 2000000 /dev/zero > /data/big || echo full; stat -c '%g %a' /data"), encrypted(nil)))
+	if got := g.output(t, "one"); got != "full\n500 2777\n" {
+		t.Errorf("got %q", got)
+	}
+	g.start(t, withVolume(request("two", "sh", "-c", "stat -c %s /data/big; read x"), encrypted(nil)))
+	if r, err := g.ReadStdout(within(t), &kata.ReadStreamRequest{ContainerId: "two", Len: 1000}); err != nil || string(r.Data) != "1048576\n" {
+		t.Errorf("got %q, %v", r.GetData(), err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(at, &st); err != nil || st.Flags&unix.ST_NOSUID == 0 || st.Flags&unix.ST_NODEV == 0 {
+		t.Errorf("flags %#x, %v", st.Flags, err)
+	}
+	g.remove(t, "one")
+	g.remove(t, "two")
+	if _, err := os.Stat(at); !os.IsNotExist(err) {
+		t.Errorf("the volume outlives its containers: %v", err)
+	}
+}
+
+// TestRootSizedEmptyDir: a directory with a size is a file system of that size, with the owner, mode and flags of any
+// other, which ends with its last container; its containers share it.
+func TestRootSizedEmptyDir(t *testing.T) {
+	g := startGuest(t)
+	g.sandbox(t)
+	g.start(t, pauseRequest(sandboxID))
+	sized := func(st *kata.Storage) {
+		st.Driver, st.Fstype, st.Options = "local", "local", []string{"mode=0770", "size=1048576", "noexec"}
+		st.FsGroup = &kata.FSGroup{GroupId: 500}
+	}
+	g.start(t, withVolume(request("one", "sh", "-c", "head -c 2000000 /dev/zero > /data/big || echo full; stat -c '%g %a' /data"), sized))
+	if got := g.output(t, "one"); got != "full\n500 2770\n" {
+		t.Errorf("got %q", got)
+	}
+	g.start(t, withVolume(request("two", "sh", "-c", "stat -c %s /data/big; read x"), sized))
+	if r, err := g.ReadStdout(within(t), &kata.ReadStreamRequest{ContainerId: "two", Len: 1000}); err != nil || string(r.Data) != "1048576\n" {
+		t.Errorf("got %q, %v", r.GetData(), err)
+	}
+	var st unix.Statfs_t
+	const want = unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOEXEC
+	if err := unix.Statfs(emptyDir, &st); err != nil || st.Flags&want != want {
+		t.Errorf("flags %#x, %v", st.Flags, err)
+	}
+	g.remove(t, "one")
+	g.remove(t, "two")
+	if _, err := os.Stat(emptyDir); !os.IsNotExist(err) {
+		t.Errorf("the volume outlives its containers: %v", err)
+	}
+}
+
 func TestRootVolumesRefused(t *testing.T) {
 	g := startGuest(t)
 	g.sandbox(t)
@@ -93,7 +178,7 @@ func TestRootVolumesRefused(t *testing.T) {
 		"setuid option":         {func(st *kata.Storage) { st.Options = []string{"suid"} }, codes.InvalidArgument},
 		"devices":               {func(st *kata.Storage) { st.Options = []string{"dev"} }, codes.InvalidArgument},
 		"huge":                  {func(st *kata.Storage) { st.Options = []string{"size=1000000000000000"} }, codes.InvalidArgument},
-		"size of a directory":   {func(st *kata.Storage) { st.Driver, st.Options = "local", []string{"size=4096"} }, codes.InvalidArgument},
+		"no room for its size":  {func(st *kata.Storage) { st.Driver, st.Options = "local", []string{"size=2000000000"} }, codes.ResourceExhausted},
 		"mode with setuid":      {func(st *kata.Storage) { st.Options = []string{"mode=4777"} }, codes.InvalidArgument},
 		"option smuggle":        {func(st *kata.Storage) { st.Options = []string{"size=1,uid=0"} }, codes.InvalidArgument},
 		"driver option":         {func(st *kata.Storage) { st.DriverOptions = []string{"encryption_key=ephemeral"} }, codes.PermissionDenied},

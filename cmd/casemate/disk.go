@@ -19,6 +19,7 @@ import (
 	"github.com/casemate/casemate/storage/devmapper"
 	"github.com/casemate/casemate/storage/krun"
 	"github.com/casemate/casemate/storage/luks"
+	"github.com/casemate/casemate/verity"
 )
 
 const (
@@ -28,7 +29,7 @@ const (
 	diskConfig = ".krun_config.json"
 )
 
-// runDisk is casemate disk run: attest, unlock a disk of buildah mkcw, run its program, close it.
+// runDisk is casemate disk run: attest, unlock a disk of buildah mkcw or of casemate-build, run its program, close it.
 func runDisk(ctx context.Context, args []string) (err error) {
 	if len(args) == 0 || args[0] != "run" {
 		return fmt.Errorf("%w: want run DEV", errUsage)
@@ -67,7 +68,7 @@ func runDisk(ctx context.Context, args []string) (err error) {
 	root := filepath.Join(diskDir, "rootfs")
 	var disk *storage.Mounted
 	err = m.steps.do("unlock and mount the disk", func() error {
-		disk, err = storage.MountRoot(ctx, storage.Volumes{Mapper: control, Keys: keys}, diskVolume(m.conf.Disk), device, root)
+		disk, err = mountDisk(ctx, keys.volumes(control), m.conf.Disk, device, root)
 		return err
 	})
 	if err != nil {
@@ -80,6 +81,22 @@ func runDisk(ctx context.Context, args []string) (err error) {
 	}
 	id := fmt.Sprintf("disk-%d", os.Getpid())
 	return m.contain(ctx, started{ID: id, Image: "disk:" + m.conf.Disk.WorkloadID}, &imagepull.Bundle{Dir: diskDir, Rootfs: root, Spec: spec}, container.Policy{})
+}
+
+// mountDisk mounts the disk of the form that configuration says, and no other.
+func mountDisk(ctx context.Context, v storage.Volumes, d config.Disk, device, root string) (*storage.Mounted, error) {
+	if d.Verity == "" {
+		return storage.MountRoot(ctx, v, diskVolume(d), device, root)
+	}
+	pin, err := verity.ParsePin(d.Verity)
+	if err != nil {
+		return nil, fmt.Errorf("disk.verity: %w", err)
+	}
+	c := diskVolume(d)
+	c.Expect = luks.Expect{OwnHeader: true, Layout: luks.Layout{
+		Type: luks.TypeLUKS2, Cipher: luks.CipherAESXTS, SectorSize: pin.DataBlockSize, Offset: luks.DefaultOffset,
+	}}
+	return storage.MountVerityRoot(ctx, v, c, device, root, func(opened string) devmapper.Verity { return verityTarget(pin, opened, opened) })
 }
 
 // diskVolume is the one layout that buildah writes.

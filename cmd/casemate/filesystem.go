@@ -16,6 +16,10 @@ const (
 	// scratchFS: whoever loses power loses the key too, so a journal would protect nothing; and nobody but root writes
 	// where reserved blocks would help.
 	scratchFS = "-O ^has_journal -m 0"
+	// sizedFS has inodes for files of 16 KiB, whatever its size: storage.MountSized counts on what they take.
+	sizedFS = scratchFS + " -i 16384"
+	// emptyDirFS is what kata's agent asks for.
+	emptyDirFS = "-O ^has_journal -m 0 -i 163840 -I 128"
 	// volumeFS is what mkfs.ext4 makes when it is told nothing.
 	volumeFS = ""
 )

@@ -19,7 +19,7 @@ import (
 // host has said. What may be mounted stands in services.secure_mount, and where is fixed.
 type hubMounts struct {
 	m    *machine
-	keys storage.KeySource
+	keys volumeKeys
 
 	mu      sync.Mutex // guards the fields below
 	control *devmapper.Control
@@ -67,7 +67,7 @@ func (h *hubMounts) open() (*storage.SecureMounts, error) {
 	}
 	h.control = control
 	h.mounts = &storage.SecureMounts{
-		Volumes: storage.Volumes{Mapper: control, Keys: h.keys}, Measured: measured,
+		Volumes: h.keys.volumes(control), Measured: measured,
 		Scratch: slices.Contains(h.m.conf.Services.SecureMount, config.MountScratch), Cipher: devmapper.AESXTSHMACSHA256,
 		Below: []string{pod.DefaultDir}, MakeExt4: newExt4,
 	}

@@ -56,15 +56,16 @@ func openPod(c podConfig) (*podParts, error) {
 	if err != nil {
 		return nil, err
 	}
-	images, volumes := newPodImages(podStore), new(podVolumes)
-	service, err := pod.New(pod.Config{
-		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: volumes, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
+	parts := &podParts{runtime: runtime, images: newPodImages(podStore), volumes: new(podVolumes)}
+	images := parts.images
+	parts.service, err = pod.New(pod.Config{
+		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: parts.volumes, Sized: parts.scratch.sized, Encrypted: parts.volumes.encrypted, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
 		Pause: program, Version: version.Number, Init: c.init, Shutdown: c.shutdown, Log: c.log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, runtime.Close(context.Background()))
 	}
-	return &podParts{service: service, runtime: runtime, images: images, volumes: volumes}, nil
+	return parts, nil
 }
 
 // admit asks of a container that it does what its image says, unless the tenant's

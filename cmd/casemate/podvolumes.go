@@ -30,6 +30,8 @@ type podVolumes struct {
 	keys    *volumeKeys
 	control *devmapper.Control
 	open    map[string]*heldVolume
+	// emptyDirs counts those that there have been, for their names.
+	emptyDirs int
 }
 
 // heldVolume is a volume while somebody has it.
@@ -107,7 +109,7 @@ func (p *podVolumes) mount(ctx context.Context, name, node string) (*heldVolume,
 	if err != nil {
 		return nil, err
 	}
-	volumes := storage.Volumes{Mapper: p.control, Keys: *p.keys}
+	volumes := p.keys.volumes(p.control)
 	if err := p.firstUse(ctx, volumes, c, node); err != nil {
 		return nil, err
 	}
@@ -116,6 +118,32 @@ func (p *podVolumes) mount(ctx context.Context, name, node string) (*heldVolume,
 		return nil, err
 	}
 	return &heldVolume{node: node, mounted: mounted}, nil
+}
+
+// encrypted makes an emptyDir of all of a disk, under a key that ends with it.
+func (p *podVolumes) encrypted(ctx context.Context, node, point string) (func() error, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.m == nil {
+		return nil, errors.New("the guest has not been accepted")
+	}
+	if p.control == nil {
+		var err error
+		if p.control, err = devmapper.Open(); err != nil {
+			return nil, err
+		}
+	}
+	f, err := newExt4(emptyDirFS)
+	if err != nil {
+		return nil, err
+	}
+	p.emptyDirs++
+	c := storage.ScratchConfig{Name: fmt.Sprintf("casemate-emptydir-%d", p.emptyDirs), Device: node, Cipher: devmapper.AESXTSHMACSHA256}
+	mounted, err := storage.MountScratch(ctx, p.control, c, f, point)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return closeMounted(mounted) }, nil
 }
 
 // firstUse makes the volume on a blank disk where configuration provides for it and the relying party has left to give.

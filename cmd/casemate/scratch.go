@@ -139,6 +139,20 @@ func (s *scratch) size() int64 {
 	return s.mounted.Size
 }
 
+// sized mounts a file system for so many bytes on point: on scratch, or in memory where the guest has none.
+func (s *scratch) sized(size int64, point string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mounted == nil {
+		return unix.Mount("tmpfs", point, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("size=%d", size))
+	}
+	f, err := newExt4(sizedFS)
+	if err != nil {
+		return err
+	}
+	return storage.MountSized(scratchPoint, size, f, point)
+}
+
 // close unmounts and unmaps; the key is gone then.
 func (s *scratch) close() error {
 	s.mu.Lock()

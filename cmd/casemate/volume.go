@@ -31,7 +31,7 @@ func runVolume(ctx context.Context, args []string) error {
 	case "open":
 		return withVolume(ctx, args, volumeOpen)
 	case "close":
-		return volumeClose(args)
+		return volumeClose(ctx, args)
 	default:
 		return fmt.Errorf("%w: want create, open or close, got %q", errUsage, command)
 	}
@@ -64,7 +64,7 @@ func withVolume(ctx context.Context, args []string, verb volumeVerb) error {
 	}
 	keys, err := m.volumeKeys()
 	if err == nil {
-		err = verb(ctx, m, storage.Volumes{Mapper: control, Keys: keys}, c, device)
+		err = verb(ctx, m, keys.volumes(control), c, device)
 		keys.close()
 	}
 	return errors.Join(err, control.Close())
@@ -96,9 +96,10 @@ func volumeOpen(ctx context.Context, m *machine, v storage.Volumes, c storage.Vo
 	})
 }
 
-// volumeClose needs no configuration: it takes away and gives nothing.
-func volumeClose(args []string) error {
-	_, rest, err := parse(args, 1, 1, nil)
+// volumeClose needs no configuration: it takes away and gives nothing. With the device it also raises the counter that
+// the relying party keeps, for which it attests and reads the volume's key.
+func volumeClose(ctx context.Context, args []string) error {
+	_, rest, err := parse(args, 1, 2, nil)
 	if err != nil {
 		return err
 	}
@@ -106,7 +107,12 @@ func volumeClose(args []string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(storage.CloseNamed(control, rest[0]), control.Close())
+	if err := errors.Join(storage.CloseNamed(control, rest[0]), control.Close()); err != nil || len(rest) == 1 {
+		return err
+	}
+	return withVolume(ctx, args, func(ctx context.Context, m *machine, v storage.Volumes, c storage.VolumeConfig, device string) error {
+		return m.steps.do("raise the counter of volume "+c.Name, func() error { return v.Raise(ctx, c, device) })
+	})
 }
 
 // volumeConfig is the volume of that name as package storage knows it.
@@ -119,7 +125,7 @@ func volumeConfig(m config.Measured, name string) (storage.VolumeConfig, error) 
 	if v.Integrity == config.IntegrityNone {
 		layout.Integrity = luks.IntegrityNone
 	}
-	return storage.VolumeConfig{Name: name, Key: v.Key, Header: v.Header, Expect: luks.Expect{Layout: layout, OwnHeader: *v.OwnHeader}}, nil
+	return storage.VolumeConfig{Name: name, Key: v.Key, Header: v.Header, Replay: v.Replay != "", Expect: luks.Expect{Layout: layout, OwnHeader: *v.OwnHeader}}, nil
 }
 
 // volumeKeys reads keys from the relying party, sealed, or from the one directory that only the guest's user has.
@@ -140,6 +146,15 @@ func (m *machine) volumeKeys() (volumeKeys, error) {
 	}
 	sealed, err := m.unsealer(secrets)
 	return volumeKeys{secrets, sealed}, err
+}
+
+// volumes opens volumes with these keys and the counters of the same relying party.
+func (k volumeKeys) volumes(m storage.Mapper) storage.Volumes {
+	v := storage.Volumes{Mapper: m, Keys: k}
+	if client, ok := k.secrets.(*kbs.Client); ok {
+		v.Counter = counters{client}
+	}
+	return v
 }
 
 // close ends the session with the relying party.

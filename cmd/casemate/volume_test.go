@@ -13,7 +13,7 @@ import (
 )
 
 func TestVolumeUsage(t *testing.T) {
-	for _, args := range []string{"", "format", "create", "open data", "create data /dev/vdb extra", "close", "close a b", "open --format data /dev/vdb"} {
+	for _, args := range []string{"", "format", "create", "open data", "create data /dev/vdb extra", "close", "close a b c", "open --format data /dev/vdb"} {
 		if err := runVolume(t.Context(), strings.Fields(args)); !errors.Is(err, errUsage) {
 			t.Errorf("%q: got %v", args, err)
 		}

@@ -12,6 +12,6 @@
 // HTTP that was not asked for, and with a seal key that did not write the state.
 //
 // Files: main.go and cli.go the command line; serve.go, servetls.go and servestate.go
-// the server; register.go, resource.go, policy.go, refvalues.go, log.go, version.go one
+// the server; register.go, resource.go, counter.go, policy.go, refvalues.go, log.go, version.go one
 // verb each; ownerflags.go how they reach a keybroker.
 package main

@@ -6,8 +6,10 @@ package vmtest
 
 import (
 	"bytes"
+	"context"
 	"crypto/aes"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -115,8 +117,51 @@ func krunDisk(t *testing.T, workload, address string) string {
 	return disk
 }
 
+// verityConfig is the measured configuration of a disk in casemate's form.
+const verityConfig = "/tests/verity.toml"
+
+// builtDisk is a disk of casemate-build, with the same root as krunDisk's.
+func builtDisk(t *testing.T, ctx context.Context, form, address string) (disk, pin string) {
+	t.Helper()
+	dir := t.TempDir()
+	program, key, disk := filepath.Join(dir, "casemate-build"), filepath.Join(dir, "key"), filepath.Join(dir, "disk.img")
+	if err := Build(ctx, Program{Package: "./cmd/casemate-build"}, program); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(key, []byte(diskPassphrase), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(ctx, program, "disk", "--form", form, "--workload-id", diskWorkload, "--attestation-url", address,
+		"--passphrase-file", key, "--json", rootTree(t), disk).Output()
+	if err != nil {
+		t.Fatalf("casemate-build disk: %v: %s", err, out)
+	}
+	var result struct{ Verity string }
+	if err := json.Unmarshal(out, &result); err != nil || (result.Verity != "") != (form == "verity") {
+		t.Fatalf("casemate-build disk: %v: %s", err, out)
+	}
+	return disk, result.Verity
+}
+
+// changedDisk is a copy of a disk with a bit of each block behind the header changed.
+func changedDisk(t *testing.T, disk string) string {
+	t.Helper()
+	b, err := os.ReadFile(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := luks.DefaultOffset; i < len(b)-8192; i += 4096 {
+		b[i+100] ^= 4
+	}
+	changed := filepath.Join(t.TempDir(), "changed.img")
+	if err := os.WriteFile(changed, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return changed
+}
+
 // TestVMDisk: a disk of buildah mkcw is unlocked by a key of the relying party and its program runs, with its own
-// config; a disk that claims something else is refused before the key is asked for. What the program leaves on the disk
+// config, as do both forms of casemate-build disk, of which the one with a hash tree runs unchanged or not at all; a disk that claims something else is refused before the key is asked for. What the program leaves on the disk
 // is encrypted, and nothing stays mapped.
 func TestVMDisk(t *testing.T) {
 	ctx, cancel := budget(t)
@@ -130,11 +175,15 @@ func TestVMDisk(t *testing.T) {
 	_, port, _ := strings.Cut(strings.TrimPrefix(broker.URL, "http://"), ":")
 	address := "http://" + gateway + ":" + port
 	disks := []string{krunDisk(t, diskWorkload, address), krunDisk(t, "another", address), krunDisk(t, diskWorkload, "http://192.0.2.1:8000")}
+	ours, _ := builtDisk(t, ctx, "mkcw", address)
+	sealed, pin := builtDisk(t, ctx, "verity", address)
+	disks = append(disks, ours, sealed, changedDisk(t, sealed))
 	files := append(podFiles(t, busyboxImage(t), tenantPolicy(), "registry.example"),
 		File{Path: "/tests/busybox", HostPath: busybox, Perm: 0o755}, File{Path: "/tests/casemate", HostPath: img.init, Perm: 0o755})
 	for i, f := range files {
 		if f.Path == "/etc/casemate/casemate.toml" {
 			files[i].Text += fmt.Sprintf("\n[kbs]\nurl = %q\nplain_http = true\n\n[disk]\nworkload_id = %q\nkey = \"kbs:///pod/disk/key\"\n", address, diskWorkload)
+			files = append(files, File{Path: verityConfig, Text: files[i].Text + fmt.Sprintf("verity = %q\n", pin), Perm: 0o600})
 		}
 	}
 	vm := bootWith(t, ctx, Config{Disks: disks, MAC: cardMAC, MemoryMiB: 384}, files...)
@@ -155,7 +204,23 @@ func TestVMDisk(t *testing.T) {
 			t.Fatalf("ip %s: %s", args, out)
 		}
 	}
-	check(t, "disk/run", func(t *testing.T) { runsDisk(t, inVM) })
+	check(t, "disk/run", func(t *testing.T) { runsDisk(t, inVM, "/dev/vda") })
+	check(t, "disk/built", func(t *testing.T) { runsDisk(t, inVM, "/dev/vdd") })
+	check(t, "disk/verity", func(t *testing.T) {
+		runsDisk(t, inVM, "--config", verityConfig, "/dev/vde")
+		for name, args := range map[string][]string{
+			"blocks that were changed":              {"--config", verityConfig, "/dev/vdf"},
+			"buildah's form where ours is measured": {"--config", verityConfig, "/dev/vdd"},
+			"our form where buildah's is measured":  {"/dev/vde"},
+		} {
+			if code, out := inVM(append([]string{"casemate", "disk", "run"}, args...)...); code != 1 || strings.Contains(out, diskMark) {
+				t.Errorf("%s: exit code %d: %s", name, code, out)
+			}
+		}
+		if _, out := inVM("busybox", "ls", "/dev/mapper"); strings.Contains(out, "disk") {
+			t.Errorf("still mapped: %s", out)
+		}
+	})
 	check(t, "disk/claims", func(t *testing.T) {
 		before := broker.Count("GET resource/pod/disk/key")
 		for disk, want := range map[string]string{"/dev/vdb": "workload id", "/dev/vdc": "attestation address"} {
@@ -176,9 +241,9 @@ func TestVMDisk(t *testing.T) {
 }
 
 // runsDisk runs the disk twice: it is closed in between.
-func runsDisk(t *testing.T, inVM func(...string) (int, string)) {
+func runsDisk(t *testing.T, inVM func(...string) (int, string), args ...string) {
 	for range 2 {
-		code, out := inVM("casemate", "disk", "run", "/dev/vda")
+		code, out := inVM(append([]string{"casemate", "disk", "run"}, args...)...)
 		if code != 3 || !strings.Contains(out, diskMark+"\n/tmp\nx\n") {
 			t.Errorf("exit code %d: %s", code, out)
 		}

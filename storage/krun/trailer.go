@@ -89,3 +89,24 @@ func parse(raw []byte) (Trailer, error) {
 	}
 	return Trailer{*o.TEE, *o.TEEData, *o.WorkloadID, *o.CPUs, *o.RAMMiB, *o.AttestationURL}, nil
 }
+
+// Encode returns the last bytes of a disk with this trailer. What ReadTrailer would refuse is an error.
+func Encode(t Trailer) ([]byte, error) {
+	raw, err := Object(t)
+	if err != nil {
+		return nil, err
+	}
+	return binary.LittleEndian.AppendUint64(append(raw, magic...), uint64(len(raw))), nil
+}
+
+// Object returns the trailer's JSON object alone, which is also the file krun-sev.json of such an image.
+func Object(t Trailer) ([]byte, error) {
+	raw, err := json.Marshal(object{&t.TEE, &t.TEEData, &t.WorkloadID, &t.CPUs, &t.RAMMiB, &t.AttestationURL})
+	if err == nil {
+		_, err = parse(raw)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encoding the disk's trailer: %w", err)
+	}
+	return raw, nil
+}

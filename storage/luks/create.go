@@ -16,6 +16,10 @@ import (
 // DefaultOffset is where cryptsetup lets data begin behind a LUKS2 header, and the length of a detached one.
 const DefaultOffset = 16 << 20
 
+// RecordsSize is how many bytes before the data Create keeps free of key areas, for whoever opens the volume; cryptsetup
+// does not touch them. A detached header has none.
+const RecordsSize = 64 << 10
+
 // The least and the greatest Layout.Offset of a new header on its data device.
 const (
 	minNewOffset = 1 << 20
@@ -177,7 +181,7 @@ func (v *Volume) metadata(s slot) (*metadata, error) {
 	}
 	end := uint64(DefaultOffset)
 	if !v.Detached {
-		end = v.Offset
+		end = v.Offset - RecordsSize
 	}
 	areaSize := (uint64(areaLen(s.keySize)) + headerAlignment - 1) / headerAlignment * headerAlignment
 	d := digest{hash: "sha256", iterations: digestIterations, salt: random(saltSize), sum: make([]byte, saltSize)}

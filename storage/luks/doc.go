@@ -17,5 +17,7 @@
 //   - a volume that casemate made carries the token casemate-header, an HMAC by the volume key over the layout.
 //     With [Expect].OwnHeader a header without it does not open. Other tokens are never acted upon.
 //
+// A new header keeps the last RecordsSize bytes before the data free of key slots, for whoever opens the volume.
+//
 // Open never writes. Create and CreateLUKS1 write only over zeros, and neither turns into the other.
 package luks

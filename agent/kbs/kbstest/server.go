@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,8 @@ type Server struct {
 	URL string
 	// Roots holds the certificate of a TLS server; nil for plain HTTP.
 	Roots *x509.CertPool
+	// Cert is that certificate as PEM.
+	Cert string
 	// Verify judges evidence of other TEEs than sample; nil refuses them.
 	Verify func(a evidence.Attestation, tee evidence.TEE, bound evidence.ReportData) error
 
@@ -74,6 +77,7 @@ func start(listen func(*httptest.Server)) *Server {
 	if cert := s.http.Certificate(); cert != nil {
 		s.Roots = x509.NewCertPool()
 		s.Roots.AddCert(cert)
+		s.Cert = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
 	}
 	s.other = httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		s.mu.Lock()
@@ -95,6 +99,13 @@ func (s *Server) Put(path string, secret []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.secrets[path] = bytes.Clone(secret)
+}
+
+// Get returns what is stored, nil for nothing.
+func (s *Server) Get(path string) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Clone(s.secrets[path])
 }
 
 // PutOnce is Put for a secret that is released a single time.
@@ -186,6 +197,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.auth(w, r)
 	case r.Method == http.MethodPost && path == "attest":
 		s.attest(w, r)
+	case r.Method == http.MethodPost && strings.HasPrefix(path, "counter/"):
+		s.raise(r, path)
+		s.get(w, r, path)
 	case r.Method == http.MethodGet:
 		s.get(w, r, path)
 	default:
@@ -377,5 +391,27 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, path string) {
 		refuse(w, http.StatusNotFound, "ResourceNotFound", "no such resource")
 	default:
 		w.Write(s.seal(key, secret))
+	}
+}
+
+// raise changes a counter, which is a secret under counter/VOLUME, from what it was put as to what is asked for.
+func (s *Server) raise(r *http.Request, path string) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, evidence.MaxCounterSize))
+	if err != nil {
+		return
+	}
+	change, err := evidence.ParseCounterChange(body)
+	st := s.sessionOf(r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil || st == nil || st.token == "" {
+		return
+	}
+	var now evidence.Counter
+	if kept, found := s.secrets[path]; found {
+		now, err = evidence.ParseCounter(kept)
+	}
+	if err == nil && now.Generation == change.From {
+		s.secrets[path] = evidence.Counter{Generation: change.To}.Encode()
 	}
 }

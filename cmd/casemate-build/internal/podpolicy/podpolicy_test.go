@@ -210,6 +210,13 @@ func request(id, image string, process *kata.Process, change ...func(*kata.Creat
 	return m
 }
 
+// disk adds an emptyDir on a disk as kata's runtime does.
+func disk(options ...string) func(*kata.CreateContainerRequest) {
+	return func(m *kata.CreateContainerRequest) {
+		m.Storages = append(m.Storages, &kata.Storage{Driver: "blk", Source: "03", Fstype: "ext4", DriverOptions: options, MountPoint: "/run/kata-containers/sandbox/storage/MDM="})
+	}
+}
+
 func appProcess() *kata.Process {
 	return &kata.Process{
 		Args: []string{"/app", "--port", "80"}, Cwd: "/srv", User: &kata.User{UID: 1000, GID: 1000}, NoNewPrivileges: true,
@@ -333,9 +340,12 @@ func TestGeneratedPolicyJudgesItsPod(t *testing.T) {
 		{"storage of another kind", denied, app("a", func(m *kata.CreateContainerRequest) {
 			m.Storages = append(m.Storages, &kata.Storage{Driver: "nvdimm"})
 		})},
+		{"disk that is not encrypted", denied, app("a", disk("create_filesystem"))},
+		{"disk with another key", denied, app("a", disk("create_filesystem", "encryption_key=kbs:///a/b/c"))},
+		{"disk that is not new", denied, app("a", disk("encryption_key=ephemeral"))},
 		{"no image pulled", denied, app("a", func(m *kata.CreateContainerRequest) { m.Storages = nil })},
 		{"probe before its container", denied, probe("a", "/app", "--check")},
-		{"app", "", app("a")},
+		{"app", "", app("a", disk("encryption_key=ephemeral", "create_filesystem"))},
 		{"app twice", denied, app("b")},
 		{"probe", "", probe("a", "/app", "--check")},
 		{"stop hook", "", probe("a", "/app", "--stop")},

@@ -143,6 +143,13 @@ storage_of(storage) if {
 	no_parent(storage.mount_point)
 }
 
+# An emptyDir on a disk of its own, which the guest encrypts.
+storage_of(storage) if {
+	storage.driver in {"blk", "mmioblk"}
+	{option | some option in storage.driver_options} == {"create_filesystem", "encryption_key=ephemeral"}
+	regex.match(`^/run/kata-containers/sandbox/storage/[A-Za-z0-9_=-]+$`, storage.mount_point)
+}
+
 process_of(c) if {
 	process := input.OCI.Process
 	process.Args == c.args

@@ -14,6 +14,9 @@ type Disk struct {
 	WorkloadID string `toml:"workload_id"`
 	// Key is the secret of the relying party that is the disk's passphrase, its bytes as they are.
 	Key string `toml:"key"`
+	// Verity, when set, is the pin of the hash tree in the disk, as casemate-build disk prints it: the disk is of
+	// casemate's form and not of buildah's, and what runs are the bytes that the pin names.
+	Verity string `toml:"verity"`
 }
 
 func (d Disk) check() error {

@@ -254,7 +254,7 @@ func (m Measured) Weaknesses() []string {
 		list = append(list, `tee = "tpm": nothing protects the guest's memory from its host`)
 	}
 	list = append(list, volumeWeaknesses(m.Volumes)...)
-	if m.Disk != (Disk{}) {
+	if m.Disk != (Disk{}) && m.Disk.Verity == "" {
 		list = append(list, "disk: a disk of this kind has no integrity; whoever holds it can change its blocks unnoticed")
 	}
 	if m.TestSNP.Dir != "" {
@@ -308,6 +308,7 @@ func (m Measured) join(o Measured) (Measured, error) {
 	text("image.no_proxy", &m.Image.NoProxy, o.Image.NoProxy)
 	text("disk.workload_id", &m.Disk.WorkloadID, o.Disk.WorkloadID)
 	text("disk.key", &m.Disk.Key, o.Disk.Key)
+	text("disk.verity", &m.Disk.Verity, o.Disk.Verity)
 	text("vault.url", &m.Vault.URL, o.Vault.URL)
 	text("vault.cert", &m.Vault.Cert, o.Vault.Cert)
 	text("vault.token_uri", &m.Vault.TokenURI, o.Vault.TokenURI)
@@ -359,7 +360,7 @@ func (m Measured) join(o Measured) (Measured, error) {
 			failures = append(failures, err)
 		}
 	}
-	if err := m.Services.check(m.own()); err != nil {
+	if err := errors.Join(m.Services.check(m.own()), m.checkReplay()); err != nil {
 		failures = append(failures, err)
 	}
 	m.KBS.PlainHTTP = m.KBS.PlainHTTP || o.KBS.PlainHTTP

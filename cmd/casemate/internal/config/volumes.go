@@ -53,6 +53,9 @@ type Volume struct {
 	Header string `toml:"header"`
 	// OwnHeader says that casemate made the volume: its header must be authenticated by the volume's key.
 	OwnHeader *bool `toml:"own_header"`
+	// Replay is "kbs" for a volume whose counter the relying party keeps, so that an older image of its whole disk is
+	// refused, and left out for one without.
+	Replay string `toml:"replay"`
 	// FS is "ext4" or "none".
 	FS string `toml:"fs"`
 	// Create is "never" (also when it is left out) or "first-use": a container that is to get the volume, on a blank disk,
@@ -69,6 +72,9 @@ type Volume struct {
 	// serial:SERIAL in the guest.
 	Device string `toml:"device"`
 }
+
+// ReplayKBS is the one value of Volume.Replay.
+const ReplayKBS = "kbs"
 
 // volumeName is also the name of a mapping.
 var volumeName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
@@ -110,6 +116,10 @@ func (v Volume) check() error {
 		return fmt.Errorf("sector_size %d, offset %d, size %d: want none below 0", *v.SectorSize, *v.Offset, v.Size)
 	case v.OwnHeader == nil:
 		return errors.New("own_header: want true, or false for a volume that casemate did not make")
+	case v.Replay != "" && v.Replay != ReplayKBS:
+		return fmt.Errorf("replay %q: want %q, or nothing", v.Replay, ReplayKBS)
+	case v.Replay != "" && (!*v.OwnHeader || v.Header != ""):
+		return errors.New("replay: want own_header = true, and no detached header")
 	case (v.UID != 0 || v.GID != 0) && v.FS != FSExt4:
 		return errors.New("uid and gid: there is no file system whose root directory they would own")
 	case v.FS != FSExt4 && v.FS != FSNone:
@@ -165,6 +175,17 @@ func (m Measured) checkMounts() error {
 	for _, name := range m.Services.SecureMount {
 		if _, ok := m.Volumes[name]; !ok && name != MountScratch {
 			return fmt.Errorf("services.secure_mount: there is no volume %q", name)
+		}
+	}
+	return m.checkReplay()
+}
+
+// checkReplay: over plain HTTP whoever is on the path could answer with any generation. The client refuses to ask; here
+// it is said early.
+func (m Measured) checkReplay() error {
+	for name, v := range m.Volumes {
+		if v.Replay != "" && strings.HasPrefix(m.KBS.URL, "http://") {
+			return fmt.Errorf("volume.%s.replay: nothing authenticates a counter that is kept behind kbs.plain_http", name)
 		}
 	}
 	return nil

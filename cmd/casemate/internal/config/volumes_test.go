@@ -66,6 +66,10 @@ func TestVolumes(t *testing.T) {
 		"another spelling":      {edit("own_header", "Size = 1\nown_header"), "lower case"},
 		"name with a slash":     {edit("volume.data", `volume."a/b"`), "want a name"},
 		"name like an option":   {edit("volume.data", `volume."-f"`), "want a name"},
+		"replay of another":     {volumeText + "replay = 'tpm'\n", `replay "tpm"`},
+		"replay, not ours":      {edit("own_header = true", "own_header = false") + "replay = 'kbs'\n", "replay: want own_header"},
+		"replay, detached":      {volumeText + "header = '/h'\nreplay = 'kbs'\n", "no detached header"},
+		"replay over HTTP":      {volumeText + "replay = 'kbs'\n[kbs]\nurl = 'http://x'\nplain_http = true\n", "kbs.plain_http"},
 	} {
 		if _, err := parse(c.text); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)

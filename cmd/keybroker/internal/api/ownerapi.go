@@ -35,6 +35,8 @@ func (s *Server) ownerHandler() http.Handler {
 	mux.HandleFunc("GET "+ownerPrefix+"workloads/{id}/secrets", s.listSecrets)
 	mux.HandleFunc("PUT "+ownerPrefix+"workloads/{id}/secrets/{repository}/{type}/{tag}", s.putSecret)
 	mux.HandleFunc("DELETE "+ownerPrefix+"workloads/{id}/secrets/{repository}/{type}/{tag}", s.deleteSecret)
+	mux.HandleFunc("GET "+ownerPrefix+"workloads/{id}/counters", s.listCounters)
+	mux.HandleFunc("POST "+ownerPrefix+"workloads/{id}/counters/{volume}/reset", s.resetCounter)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		s.problem(w, http.StatusNotFound, codeInvalid, "no such path or method in the owner API")
 	})

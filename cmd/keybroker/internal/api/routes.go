@@ -22,6 +22,8 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST "+guestPrefix+"attest", s.attest)
 	mux.HandleFunc("POST "+guestPrefix+"report", s.report)
 	mux.HandleFunc("GET "+guestPrefix+"resource/{repository}/{type}/{tag}", s.resource)
+	mux.HandleFunc("GET "+guestPrefix+"counter/{volume}", s.counter)
+	mux.HandleFunc("POST "+guestPrefix+"counter/{volume}", s.counter)
 	mux.Handle(ownerPrefix, s.ownerHandler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain")

@@ -20,6 +20,7 @@ const (
 	Attest   Event = "attest"   // evidence was judged
 	Replay   Event = "replay"   // a nonce came a second time
 	Release  Event = "release"  // a secret was asked for
+	Count    Event = "count"    // a volume's counter was read or raised; Note says what it is
 	Report   Event = "report"   // a guest said something of itself, see KeepReport
 	Overload Event = "overload" // requests were turned away unread; Note says how many
 )

@@ -14,5 +14,5 @@
 // whole older copy of the state put in its place nor the removal of single values.
 //
 // Files: store.go opening; masterkey.go the key file; seal.go one value; workloads.go,
-// secrets.go, once.go and keys.go what is kept.
+// secrets.go, once.go, counters.go and keys.go what is kept.
 package store

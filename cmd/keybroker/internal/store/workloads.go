@@ -66,14 +66,14 @@ func (s *Store) Workloads() ([]owner.Workload, error) {
 	return list, nil
 }
 
-// DeleteWorkload removes the registration of id and every secret under it, both or
-// neither. The error is ErrNotFound when there is neither.
+// DeleteWorkload removes the registration of id and every secret and counter under it,
+// all or none. The error is ErrNotFound when there is neither.
 func (s *Store) DeleteWorkload(id string) error {
 	err := s.db.Update(func(tx *bbolt.Tx) error {
 		workloads := tx.Bucket([]byte(bucketWorkloads))
 		found := workloads.Get([]byte(id)) != nil
 		errs := []error{workloads.Delete([]byte(id))}
-		for _, name := range secretBuckets {
+		for _, name := range append([]string{bucketCounters}, secretBuckets...) {
 			b := tx.Bucket([]byte(name))
 			var doomed [][]byte
 			eachSecret(b, id, func(k, _ []byte) { doomed = append(doomed, bytes.Clone(k)) })
