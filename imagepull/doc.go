@@ -43,6 +43,7 @@
 //	layer.go         verifiedLayer: the stages of a layer; stream.go joins them
 //	decompress.go    zstd, and gunzip.go, inflate.go, huffman.go
 //	image.go         the result
+//	resolved.go      an image whose layers come from elsewhere
 //	overlay.go       mounting it; merge.go completes the tree
 //	bundle.go        OCI runtime bundle; spec.go, user.go
 //	fault.go         what can go wrong

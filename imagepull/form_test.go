@@ -305,7 +305,7 @@ func TestLoopRace(t *testing.T) {
 	if err := writeProbe(file); err != nil {
 		t.Fatal(err)
 	}
-	if d, err := attachLoop(file); err != nil {
+	if d, err := AttachLoop(file); err != nil {
 		t.Skipf("this kernel has no loop devices: %v", err)
 	} else {
 		d.Close()
@@ -314,7 +314,7 @@ func TestLoopRace(t *testing.T) {
 	devices := make([]*os.File, 40)
 	for i := range devices {
 		wg.Go(func() {
-			d, err := attachLoop(file)
+			d, err := AttachLoop(file)
 			if err != nil {
 				t.Error(err)
 				return

@@ -67,12 +67,14 @@ func fail(code codes.Code, format string, args ...any) error {
 	return &Failure{Code: code, Phrase: fmt.Sprintf(format, args...)}
 }
 
-// Config is what a Service needs. All but Shutdown and Volumes is required.
+// Config is what a Service needs. All but Shutdown, Layers and Volumes is required.
 type Config struct {
 	// Dir holds everything of the pod; see DefaultDir. CreateSandbox empties it.
 	Dir     string
 	Runtime *container.Runtime
 	Images  Images
+	// Layers, when not nil, opens images whose layers the host supplies.
+	Layers Layers
 	// Volumes, when not nil, opens the volumes that requests name as devices.
 	Volumes Volumes
 	// Pause is the program of pause containers, an absolute path to a static binary

@@ -58,7 +58,7 @@ func openPod(c podConfig) (*podParts, error) {
 	}
 	images, volumes := newPodImages(podStore), new(podVolumes)
 	service, err := pod.New(pod.Config{
-		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: volumes, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
+		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Layers: images, Volumes: volumes, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
 		Pause: program, Version: version.Number, Init: c.init, Shutdown: c.shutdown, Log: c.log,
 	})
 	if err != nil {

@@ -93,6 +93,9 @@ type Image struct {
 	CertsDir string `toml:"certs_dir"`
 	// Roots are PEM blocks added to the system's roots for registries.
 	Roots []string `toml:"roots"`
+	// Layers are annotations of layers, by the layers' digests, for images whose
+	// manifests do not bind their layers to devices (package verity/layer).
+	Layers map[string]map[string]string `toml:"layers"`
 }
 
 // KeyProvider is the socket on which other tools unwrap layer keys.
@@ -267,6 +270,7 @@ func (m Measured) tenantOnly() error {
 // it they must agree, since neither source outranks the other.
 func (m Measured) join(o Measured) (Measured, error) {
 	var failures []error
+	var err error
 	text := func(key string, a *string, b string) {
 		if *a != "" && b != "" && *a != b {
 			failures = append(failures, fmt.Errorf("%s is set twice: %q and %q", key, *a, b))
@@ -308,6 +312,9 @@ func (m Measured) join(o Measured) (Measured, error) {
 	}
 	list("image.insecure_registries", &m.Image.InsecureRegistries, o.Image.InsecureRegistries)
 	list("image.roots", &m.Image.Roots, o.Image.Roots)
+	if m.Image.Layers, err = joinLayers(m.Image.Layers, o.Image.Layers); err != nil {
+		failures = append(failures, err)
+	}
 	list("services.secure_mount", &m.Services.SecureMount, o.Services.SecureMount)
 	list("services.rest_resources", &m.Services.RESTResources, o.Services.RESTResources)
 	m.Services.GetToken = m.Services.GetToken || o.Services.GetToken
@@ -321,7 +328,6 @@ func (m Measured) join(o Measured) (Measured, error) {
 	if len(m.Credentials) == 0 {
 		m.Credentials = o.Credentials
 	}
-	var err error
 	if m.Volumes, err = joinVolumes(m.Volumes, o.Volumes); err != nil {
 		failures = append(failures, err)
 	}
