@@ -143,18 +143,19 @@ func assignLayers(bindings []layer.Binding, devices []layerFile) ([]layerFile, e
 
 // pinOf returns the text of the pin that a device belongs to.
 func pinOf(d layerFile, bindings []layer.Binding) (string, error) {
-	var short error
-	for _, b := range bindings {
+	refusal := errLayerUnbound
+	for i, b := range bindings {
 		err := verity.CheckOneDevice(d.r, d.size, b.Pin)
 		switch {
 		case err == nil:
 			return b.Pin.Text(), nil
 		case errors.Is(err, verity.ErrMismatch):
-		case errors.Is(err, verity.ErrTooSmall):
-			short = err
-		default:
+			refusal = errLayerUnbound
+		case !errors.Is(err, verity.ErrTooSmall):
 			return "", err
+		case i == 0:
+			refusal = err // unless it is large enough for another
 		}
 	}
-	return "", errors.Join(errLayerUnbound, short)
+	return "", refusal
 }

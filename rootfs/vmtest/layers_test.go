@@ -126,7 +126,7 @@ func TestVMHostLayers(t *testing.T) {
 	lower := appendLayer(t, busyboxImage(t), map[string]string{"greeting": "from the lower layer\n", "gone": "x", "page": page})
 	img := appendLayer(t, lower, map[string]string{"greeting": "from the upper layer\n", ".wh.gone": ""})
 	layout, devices := makeLayers(t, ctx, img)
-	_, foreign := makeLayers(t, ctx, appendLayer(t, busyboxImage(t), map[string]string{"greeting": "from another image\n"}))
+	_, foreign := makeLayers(t, ctx, appendLayer(t, busyboxImage(t), map[string]string{"greeting": "from another image\n", "page": page}))
 	flipped := changed(t, devices[1], func(b []byte) []byte {
 		b[bytes.LastIndex(b, []byte(layerMark))] ^= 1
 		return b
