@@ -143,9 +143,13 @@ func TestVMHostLayers(t *testing.T) {
 	}
 	files := podFiles(t, busyboxImage(t), rego, "registry.example")
 	files = append(without(files, imageDir), tree(t, layout, imageDir)...)
-	files = append(files, File{Path: "/tests/busybox", HostPath: busybox, Perm: 0o755})
+	guest, err := prepare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, File{Path: "/tests/busybox", HostPath: busybox, Perm: 0o755}, File{Path: "/tests/casemate", HostPath: guest.init, Perm: 0o755})
 	disks := append(devices, foreign[1], flipped, short, spoilt) // vda to vdg
-	vm := bootWith(t, ctx, Config{Shared: disks}, files...)
+	vm := bootWith(t, ctx, Config{Shared: disks, MemoryMiB: 384}, files...)
 	if _, err := vm.Console.Expect(ctx, "casemate: open: "); err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +193,36 @@ func TestVMHostLayers(t *testing.T) {
 		}
 		m.wantLayers(t, ctx, 0)
 	})
+	check(t, "layers/verb", func(t *testing.T) { m.runsOnLayers(t, ctx) })
 	m.destroyWithScratch(t, ctx)
+}
+
+// runsOnLayers uses the verb, with a file in place of one of the disks, and leaves nothing mapped.
+func (m *podMachine) runsOnLayers(t *testing.T, ctx context.Context) {
+	inVM := func(args ...string) (int, string) {
+		t.Helper()
+		var out bytes.Buffer
+		code, err := m.vm.Run(ctx, remote.Request{Run: args[0], Args: args[1:], Seconds: 120}, &out)
+		if err != nil {
+			t.Fatalf("%q: %v", args, err)
+		}
+		return code, out.String()
+	}
+	if code, out := inVM("busybox", "cp", "/dev/vdc", "/run/upper"); code != 0 {
+		t.Fatal(out)
+	}
+	run := []string{"casemate", "run", "--layer", "/dev/vda", "--layer", "/dev/vdb", "--layer", "/run/upper", "oci:" + imageDir, "--", "/bin/cat", "/greeting"}
+	if code, out := inVM(run...); code != 0 || !strings.Contains(out, "from the upper layer\n") || !strings.Contains(out, "bound: 3 layers on devices") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	run[7] = "/dev/vdd"
+	if code, out := inVM(run...); code != 1 || !strings.Contains(out, "bound to no layer of the image") {
+		t.Errorf("a foreign layer: exit code %d: %s", code, out)
+	}
+	m.wantLayers(t, ctx, 0)
+	if code, out := inVM("busybox", "losetup", "-a"); code != 0 || strings.Contains(out, "upper") {
+		t.Errorf("loop devices: exit code %d: %s", code, out)
+	}
 }
 
 // without leaves out the files below dir.
