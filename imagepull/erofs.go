@@ -106,6 +106,10 @@ func writeProbe(name string) error {
 		return err
 	}
 	defer f.Close()
+	return fillProbe(f)
+}
+
+func fillProbe(f erofs.File) error {
 	block := make([]byte, erofs.BlockBytes)
 	copy(block, probeContent)
 	if _, err := f.WriteAt(block, erofs.HeadBytes); err != nil {

@@ -69,6 +69,10 @@ type KBS struct {
 type Image struct {
 	// Store holds layers while they are in use, by default on the scratch of /run.
 	Store string `toml:"store"`
+	// Verity keeps the root hash of each layer in memory: whoever writes to the disk
+	// below Store, or below scratch, can then neither change a layer nor bring an older
+	// state of a block back. Where it cannot be had nothing is pulled.
+	Verity bool `toml:"verity"`
 	// Policy is policy.json as text; PolicyURI names it as file:// or kbs://.
 	// Without either no image is admitted.
 	Policy    string `toml:"policy"`
@@ -335,5 +339,6 @@ func (m Measured) join(o Measured) (Measured, error) {
 		failures = append(failures, err)
 	}
 	m.KBS.PlainHTTP = m.KBS.PlainHTTP || o.KBS.PlainHTTP
+	m.Image.Verity = m.Image.Verity || o.Image.Verity
 	return m, errors.Join(failures...)
 }
