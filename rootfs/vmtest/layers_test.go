@@ -10,6 +10,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -98,6 +99,33 @@ func changed(t *testing.T, file string, f func([]byte) []byte) string {
 	return out
 }
 
+// partitioned is one disk with a partition for each layer, as kata 4.1 makes it of several.
+func partitioned(t *testing.T, devices []string) string {
+	t.Helper()
+	const align = 1 << 20
+	var content []byte
+	table := "label: gpt\n"
+	for _, device := range devices {
+		b, err := os.ReadFile(device)
+		if err != nil {
+			t.Fatal(err)
+		}
+		table += fmt.Sprintf("start=%d, size=%d\n", (align+len(content))/512, len(b)/512)
+		content = append(content, b...)
+		content = append(content, make([]byte, -len(content)&(align-1))...)
+	}
+	disk := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(disk, append(append(make([]byte, align), content...), make([]byte, align)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "sfdisk", "--quiet", disk)
+	cmd.Stdin = strings.NewReader(table)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("sfdisk: %v: %s", err, out)
+	}
+	return disk
+}
+
 // layeredContainer is a request as kata's runtime sends it for an erofs snapshot: the writable disk first, and what the
 // host says of root hashes.
 func layeredContainer(id, command string, nodes ...string) *kata.CreateContainerRequest {
@@ -148,7 +176,7 @@ func TestVMHostLayers(t *testing.T) {
 		t.Fatal(err)
 	}
 	files = append(files, File{Path: "/tests/busybox", HostPath: busybox, Perm: 0o755}, File{Path: "/tests/casemate", HostPath: guest.init, Perm: 0o755})
-	disks := append(devices, foreign[1], flipped, short, spoilt) // vda to vdg
+	disks := append(devices, foreign[1], flipped, short, spoilt, partitioned(t, devices)) // vda to vdh
 	vm := bootWith(t, ctx, Config{Shared: disks, MemoryMiB: 384}, files...)
 	if _, err := vm.Console.Expect(ctx, "casemate: open: "); err != nil {
 		t.Fatal(err)
@@ -166,6 +194,16 @@ func TestVMHostLayers(t *testing.T) {
 		m.remove(t, ctx, "one")
 		m.wantLayers(t, ctx, 3)
 		m.remove(t, ctx, "two")
+		m.wantLayers(t, ctx, 0)
+	})
+	check(t, "layers/partitions", func(t *testing.T) {
+		r := layeredContainer("parts", layerCommand, "/dev/vdh", "/dev/vdh", "/dev/vdh")
+		for i, st := range r.Storages[1:] {
+			st.Options = append(st.Options, "X-kata.gpt-partitioned=true", fmt.Sprintf("X-kata.partition-number=%d", i+1))
+		}
+		m.start(t, ctx, r)
+		m.wantOutput(t, ctx, "parts", "", layerOutput)
+		m.remove(t, ctx, "parts")
 		m.wantLayers(t, ctx, 0)
 	})
 	check(t, "layers/flipped", func(t *testing.T) {
