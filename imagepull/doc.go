@@ -38,11 +38,13 @@
 //	space.go         free space
 //	store.go         layers on disk, known from memory
 //	form.go          how they are kept: directories, or erofs images, which
-//	                 erofs.go mounts, with loop.go where it takes a device
+//	                 erofs.go mounts, with loop.go where it takes a device;
+//	                 sealed.go: images that the disk below cannot change
 //	blob.go          one blob over as many connections as it takes
 //	layer.go         verifiedLayer: the stages of a layer; stream.go joins them
 //	decompress.go    zstd, and gunzip.go, inflate.go, huffman.go
 //	image.go         the result
+//	resolved.go      an image whose layers come from elsewhere
 //	overlay.go       mounting it; merge.go completes the tree
 //	bundle.go        OCI runtime bundle; spec.go, user.go
 //	fault.go         what can go wrong

@@ -15,20 +15,22 @@ import (
 
 // mountImageFile mounts an image without a block device, which the kernel does
 // from Linux 6.12 on, for files on most filesystems (not on tmpfs).
-func mountImageFile(file, target string) error { return mountErofs(file, target) }
+func mountImageFile(file, target string) error { return MountErofs(file, target) }
 
 // mountImageLoop mounts an image as a loop device, which goes with the mount.
 func mountImageLoop(file, target string) error {
-	device, err := attachLoop(file)
+	device, err := AttachLoop(file)
 	if err != nil {
 		return err
 	}
-	return errors.Join(mountErofs(device.Name(), target), device.Close())
+	return errors.Join(MountErofs(device.Name(), target), device.Close())
 }
 
-// mountErofs mounts read-only. What the tree may be used for is up to the mount
-// of the overlay over it; this one is not to be used at all.
-func mountErofs(source, target string) error {
+// MountErofs mounts a device or file with an EROFS image read-only on the existing
+// directory target. What the tree may be used for is up to the mount of the overlay
+// over it; this one is not to be used at all. The kernel parses what is in the image:
+// it must be of this program's making or bound to something that the owner signed.
+func MountErofs(source, target string) error {
 	fs, err := unix.Fsopen("erofs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("opening erofs: %w", err)
@@ -104,6 +106,10 @@ func writeProbe(name string) error {
 		return err
 	}
 	defer f.Close()
+	return fillProbe(f)
+}
+
+func fillProbe(f erofs.File) error {
 	block := make([]byte, erofs.BlockBytes)
 	copy(block, probeContent)
 	if _, err := f.WriteAt(block, erofs.HeadBytes); err != nil {

@@ -50,7 +50,10 @@ type keeper interface {
 }
 
 // newKeeper chooses the keeper for a store whose staging directory this is.
-func newKeeper(form Form, staging string, log *slog.Logger) (keeper, error) {
+func newKeeper(form Form, sealer Sealer, staging string, log *slog.Logger) (keeper, error) {
+	if sealer != nil {
+		return newSealedImages(form, sealer, staging, log)
+	}
 	if form == FormDirectories {
 		return directories{}, nil
 	}

@@ -180,7 +180,7 @@ func TestErofsStaleMounts(t *testing.T) {
 	if err := unix.Flock(int(p.store.lock.Fd()), unix.LOCK_UN); err != nil { // as the kernel does for a killed process
 		t.Fatal(err)
 	}
-	s, err := openStore(store, FormErofs, slog.New(slog.DiscardHandler))
+	s, err := openStore(store, FormErofs, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,17 +234,17 @@ func TestFormChoice(t *testing.T) {
 	var log bytes.Buffer
 	logger := slog.New(slog.NewTextHandler(&log, nil))
 	absent := filepath.Join(t.TempDir(), "absent")
-	if _, err := newKeeper(FormErofs, absent, logger); !errors.Is(err, os.ErrNotExist) {
+	if _, err := newKeeper(FormErofs, nil, absent, logger); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got error %v, want %v", err, os.ErrNotExist)
 	}
-	k, err := newKeeper(FormAuto, absent, logger)
+	k, err := newKeeper(FormAuto, nil, absent, logger)
 	if err != nil || k != (directories{}) {
 		t.Errorf("got %+v, %v, want directories", k, err)
 	}
 	if !strings.Contains(log.String(), "as directories") || !strings.Contains(log.String(), "no such file") {
 		t.Errorf("the log says %q", log.String())
 	}
-	if k, err := newKeeper(FormDirectories, absent, logger); err != nil || k != (directories{}) {
+	if k, err := newKeeper(FormDirectories, nil, absent, logger); err != nil || k != (directories{}) {
 		t.Errorf("got %+v, %v, want directories", k, err)
 	}
 }
@@ -305,7 +305,7 @@ func TestLoopRace(t *testing.T) {
 	if err := writeProbe(file); err != nil {
 		t.Fatal(err)
 	}
-	if d, err := attachLoop(file); err != nil {
+	if d, err := AttachLoop(file); err != nil {
 		t.Skipf("this kernel has no loop devices: %v", err)
 	} else {
 		d.Close()
@@ -314,7 +314,7 @@ func TestLoopRace(t *testing.T) {
 	devices := make([]*os.File, 40)
 	for i := range devices {
 		wg.Go(func() {
-			d, err := attachLoop(file)
+			d, err := AttachLoop(file)
 			if err != nil {
 				t.Error(err)
 				return

@@ -20,9 +20,11 @@ const (
 	loopSector = 512
 )
 
-// attachLoop makes a file a read-only loop device (loop(4)). The device frees
-// itself when the last that has it open, a mount or the file returned, lets go.
-func attachLoop(file string) (*os.File, error) {
+// AttachLoop makes a file a read-only loop device (loop(4)) with sectors of 512
+// bytes. The device frees itself when the last that has it open, a mount, a mapping
+// or the file returned, which the caller closes, lets go. It takes devtmpfs on /dev:
+// the kernel makes the device's node.
+func AttachLoop(file string) (*os.File, error) {
 	backing, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("attaching a loop device: %w", err)

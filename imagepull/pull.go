@@ -39,17 +39,8 @@ func (p *Puller) steps(ctx context.Context, reference string, ref reference, pol
 		return nil, err
 	}
 	defer closeSource()
-	f := fetcher{src: src, retrier: p.retrier, stall: p.cfg.StallTimeout}
-
-	found, err := f.resolve(ctx, p.cfg.Platform)
-	if err != nil {
-		return nil, err
-	}
-	subject := trust.Subject{Reference: ref.name, Digests: found.digests()}
-	if err := policy.Check(ctx, subject, signatures{f, p.lookaside(ref.name)}); err != nil {
-		return nil, fmt.Errorf("asking the image policy: %w", err)
-	}
-	config, err := f.config(ctx, found.manifest, p.cfg.Platform)
+	f := p.fetcher(src)
+	found, config, err := p.admit(ctx, f, ref, policy)
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +78,24 @@ func (p *Puller) steps(ctx context.Context, reference string, ref reference, pol
 		img.lower = []string{p.store.path("empty")}
 	}
 	return img, nil
+}
+
+func (p *Puller) fetcher(src source) fetcher {
+	return fetcher{src: src, retrier: p.retrier, stall: p.cfg.StallTimeout}
+}
+
+// admit follows the reference to its platform's manifest, asks the policy about it and then fetches its config.
+func (p *Puller) admit(ctx context.Context, f fetcher, ref reference, policy *trust.Policy) (*resolved, *imageConfig, error) {
+	found, err := f.resolve(ctx, p.cfg.Platform)
+	if err != nil {
+		return nil, nil, err
+	}
+	subject := trust.Subject{Reference: ref.name, Digests: found.digests()}
+	if err := policy.Check(ctx, subject, signatures{f, p.lookaside(ref.name)}); err != nil {
+		return nil, nil, fmt.Errorf("asking the image policy: %w", err)
+	}
+	config, err := f.config(ctx, found.manifest, p.cfg.Platform)
+	return found, config, err
 }
 
 // layerPlan is one layer of a manifest with all that it takes to open it.

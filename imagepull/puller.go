@@ -27,6 +27,10 @@ type Config struct {
 	Store string
 	// Form is how layers are kept there.
 	Form Form
+	// Sealer, when not nil, binds each layer's image to what was written, so that a
+	// disk below the store cannot change it, nor give an older state back. It takes
+	// images: New fails where Form or the kernel would have directories.
+	Sealer Sealer
 	// Policy admits images. nil refuses every image: to accept anything is a
 	// policy that says so.
 	Policy *trust.Policy
@@ -148,7 +152,7 @@ func New(cfg Config) (*Puller, error) {
 	if cfg.MaxLayerBytes <= 0 {
 		cfg.MaxLayerBytes = defaultMaxLayerBytes
 	}
-	store, err := openStore(cfg.Store, cfg.Form, cfg.Log)
+	store, err := openStore(cfg.Store, cfg.Form, cfg.Sealer, cfg.Log)
 	if err != nil {
 		return nil, err
 	}

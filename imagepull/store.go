@@ -55,7 +55,7 @@ type store struct {
 	building map[layerID]chan struct{} // closed when the attempt has ended
 }
 
-func openStore(dir string, form Form, log *slog.Logger) (*store, error) {
+func openStore(dir string, form Form, sealer Sealer, log *slog.Logger) (*store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening image store: %w", err)
@@ -70,7 +70,7 @@ func openStore(dir string, form Form, log *slog.Logger) (*store, error) {
 	s := &store{dir: dir, lock: lock, layers: map[layerID]*layer{}, building: map[layerID]chan struct{}{}}
 	err = s.claim()
 	if err == nil {
-		s.keeper, err = newKeeper(form, s.path("staging"), log)
+		s.keeper, err = newKeeper(form, sealer, s.path("staging"), log)
 	}
 	if err != nil {
 		lock.Close()

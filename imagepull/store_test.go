@@ -17,7 +17,7 @@ import (
 // What an earlier process left, whole layers included, proves nothing.
 func TestStoreStartsEmpty(t *testing.T) {
 	dir := t.TempDir()
-	s, err := openStore(dir, FormAuto, slog.New(slog.DiscardHandler))
+	s, err := openStore(dir, FormAuto, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func TestStoreStartsEmpty(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := openStore(dir, FormAuto, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another process") {
+	if _, err := openStore(dir, FormAuto, nil, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("second opening: got error %v", err)
 	}
 	if _, err := os.Stat(s.path("layers/sha256-x")); err != nil {
@@ -35,7 +35,7 @@ func TestStoreStartsEmpty(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if s, err = openStore(dir, FormAuto, slog.New(slog.DiscardHandler)); err != nil {
+	if s, err = openStore(dir, FormAuto, nil, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
@@ -51,7 +51,7 @@ func TestStoreStartsEmpty(t *testing.T) {
 
 // The second of two callers takes over when the first one's attempt fails.
 func TestStoreTakesOver(t *testing.T) {
-	s, err := openStore(t.TempDir(), FormDirectories, slog.New(slog.DiscardHandler))
+	s, err := openStore(t.TempDir(), FormDirectories, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,13 +115,13 @@ func TestStoreInUse(t *testing.T) {
 	if err := mountOverlay([]string{lower}, target, upper, work); err != nil {
 		t.Skipf("mounting an overlay: %v", err)
 	}
-	if _, err := openStore(dir, FormAuto, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "still mounted at "+target) {
+	if _, err := openStore(dir, FormAuto, nil, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "still mounted at "+target) {
 		t.Errorf("got error %v", err)
 	}
 	if err := unix.Unmount(target, 0); err != nil {
 		t.Fatal(err)
 	}
-	s, err := openStore(dir, FormAuto, slog.New(slog.DiscardHandler))
+	s, err := openStore(dir, FormAuto, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

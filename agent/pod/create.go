@@ -131,7 +131,11 @@ func (s *Service) rootfs(ctx context.Context, p *plan, e *entry, dir string) err
 	if p.pause {
 		return s.pauseRoot(p, e, dir)
 	}
-	img, err := s.cfg.Images.Open(ctx, p.image, dir)
+	open := s.cfg.Images.Open
+	if len(p.layers) > 0 {
+		open = func(ctx context.Context, _, dir string) (*Image, error) { return s.openLayers(ctx, p, dir) }
+	}
+	img, err := open(ctx, p.image, dir)
 	if err != nil {
 		return err
 	}

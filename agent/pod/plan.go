@@ -19,8 +19,8 @@ const (
 	pullOption = "image_guest_pull="
 	// maxReference caps an image reference.
 	maxReference = 4 << 10
-	// maxStorages caps what one request wants mounted.
-	maxStorages = 64
+	// maxStorages caps what one request wants mounted: an image's layers, at most maxPartition on a disk, and volumes.
+	maxStorages = 192
 )
 
 // plan is a CreateContainer request after it has been checked: what is to be made,
@@ -32,6 +32,7 @@ type plan struct {
 	sharePID bool
 	volumes  []volumeOptions
 	disks    []disk
+	layers   []layerDevice
 	oci      *kata.Spec
 	user     *kata.StringUser // nil unless the user is asked for by name
 
@@ -64,7 +65,15 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 	if p.disks, err = s.parseDisks(req.GetDevices()); err != nil {
 		return nil, err
 	}
+	layered := false
 	for _, st := range req.GetStorages() {
+		if isLayer(st) {
+			layered = true
+			if err := p.parseLayer(st); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		switch st.GetDriver() {
 		case driverEphemeral, driverLocal, driverBlk, driverMMIO:
 			v, err := s.parseVolume(st)
@@ -84,6 +93,14 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 			return nil, fail(codes.InvalidArgument, "image reference of %d bytes, at most %d", len(st.GetSource()), maxReference)
 		}
 		p.pause, p.image = isSandbox(st), st.GetSource()
+	}
+	if layered {
+		if p.image != "" || p.pause {
+			return nil, refused("storage: a container has one image")
+		}
+		if err := p.layeredImage(s.cfg.Layers != nil); err != nil {
+			return nil, err
+		}
 	}
 	if p.pause {
 		if len(p.disks) > 0 {

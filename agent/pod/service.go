@@ -67,12 +67,14 @@ func fail(code codes.Code, format string, args ...any) error {
 	return &Failure{Code: code, Phrase: fmt.Sprintf(format, args...)}
 }
 
-// Config is what a Service needs. All but Shutdown, Volumes, Sized and Encrypted is required.
+// Config is what a Service needs. All but Shutdown, Layers, Volumes, Sized and Encrypted is required.
 type Config struct {
 	// Dir holds everything of the pod; see DefaultDir. CreateSandbox empties it.
 	Dir     string
 	Runtime *container.Runtime
 	Images  Images
+	// Layers, when not nil, opens images whose layers the host supplies.
+	Layers Layers
 	// Volumes, when not nil, opens the volumes that requests name as devices.
 	Volumes Volumes
 	// Sized, when not nil, mounts on point a new file system for so many bytes of files, which unmounting gives back;

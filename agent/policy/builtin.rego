@@ -121,8 +121,7 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": "/psta
 	count(input.shared_mounts) == 0
 	confined
 	every storage in input.storages {
-		storage.driver == "image_guest_pull"
-		storage.source == "pause"
+		pause_storage(storage)
 	}
 	every mount in input.OCI.Mounts {
 		allowed_mount(mount)
@@ -139,12 +138,36 @@ CreateContainerRequest if {
 	count(input.devices) == 0
 	count(input.shared_mounts) == 0
 	confined
-	[storage | some storage in input.storages] == [image | some image in input.storages; image.driver == "image_guest_pull"; image.source != "pause"]
-	count(input.storages) == 1
+	one_image
 	every mount in input.OCI.Mounts {
 		allowed_mount(mount)
 	}
 }
+
+pause_storage(storage) if {
+	storage.driver == "image_guest_pull"
+	storage.source == "pause"
+}
+
+pause_storage(storage) if host_layer(storage)
+
+# One image that the guest pulls.
+one_image if {
+	[storage | some storage in input.storages] == [image | some image in input.storages; image.driver == "image_guest_pull"; image.source != "pause"]
+	count(input.storages) == 1
+}
+
+# One image whose layers the host has plugged in. The guest finds out from the image's signed manifest what they must be.
+one_image if {
+	count(input.storages) > 0
+	every storage in input.storages {
+		host_layer(storage)
+	}
+}
+
+host_layer(storage) if storage.driver == "erofs.multi-layer"
+
+host_layer(storage) if "X-kata.multi-layer=true" in storage.options
 
 is_pause if input.OCI.Annotations["io.kubernetes.cri.container-type"] == "sandbox"
 

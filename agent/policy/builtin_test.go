@@ -31,6 +31,17 @@ func imageWith(change func(*kata.CreateContainerRequest)) *kata.CreateContainerR
 	})
 }
 
+// layersOf puts a writable disk and a layer in place of the pull.
+func layersOf(image string) func(*kata.CreateContainerRequest) {
+	return func(m *kata.CreateContainerRequest) {
+		m.OCI.Annotations["io.kubernetes.cri.image-name"] = image
+		m.Storages = []*kata.Storage{
+			{Driver: "blk", Source: "02", Fstype: "ext4", Options: []string{"rw", "X-kata.overlay-upper", "X-kata.multi-layer=true"}},
+			{Driver: "erofs.multi-layer", Source: "/dev/vdb", Fstype: "erofs", Options: []string{"ro"}},
+		}
+	}
+}
+
 // TestBuiltInCorpus replays a pod's life and what a host could try in it.
 func TestBuiltInCorpus(t *testing.T) {
 	type req = kata.CreateContainerRequest
@@ -123,6 +134,7 @@ func TestBuiltInCorpus(t *testing.T) {
 			mount("/dev/shm", "/run/kata-containers/sandbox/shm", "bind")(m)
 			mount("/sys", "sysfs", "sysfs")(m)
 		}), ""},
+		{"second pause on layers", pauseWith(layersOf("pause")), deny},
 		{"second pause", pauseWith(func(*req) {}), deny},
 
 		{"image", imageWith(func(*req) {}), ""},
@@ -131,6 +143,16 @@ func TestBuiltInCorpus(t *testing.T) {
 			mount("/etc/resolv.conf", shared+"resolv.conf", "bind")(m)
 			mount("/sys/fs/cgroup", "cgroup", "cgroup")(m)
 		}), ""},
+		{"image on the host's layers", imageWith(layersOf("registry.example/app:1")), ""},
+		{"image on the host's layers and pulled", imageWith(func(m *req) {
+			pull := m.Storages[0]
+			layersOf("registry.example/app:1")(m)
+			m.Storages = append(m.Storages, pull)
+		}), deny},
+		{"image on the host's layers and a disk", imageWith(func(m *req) {
+			layersOf("registry.example/app:1")(m)
+			m.Storages = append(m.Storages, &kata.Storage{Driver: "blk"})
+		}), deny},
 		{"image with two images", imageWith(func(m *req) { m.Storages = append(m.Storages, m.Storages[0]) }), deny},
 		{"image with a disk", imageWith(func(m *req) { m.Storages = append(m.Storages, &kata.Storage{Driver: "blk"}) }), deny},
 		{"image without an image", imageWith(func(m *req) { m.Storages = nil }), deny},

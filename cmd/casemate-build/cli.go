@@ -83,7 +83,7 @@ func newRoot(s streams) *cobra.Command {
 	root.SetErr(s.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%w", err) })
 	root.AddCommand(
-		newEncrypt(s), newSign(s), newKeygen(s), newSeal(s), newInitData(s), newAgentPolicy(s), newKeyProvider(s),
+		newEncrypt(s), newLayers(s), newSign(s), newKeygen(s), newSeal(s), newInitData(s), newAgentPolicy(s), newKeyProvider(s),
 		newVerity(s), newDisk(s), newRootfs(s), newMeasure(s), newVersion(s),
 	)
 	return root

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"encoding/base64"
@@ -201,11 +202,32 @@ func newImage(layers int) (v1.Image, error) {
 	return img, nil
 }
 
-// mkimage oci:DIR[:TAG] LAYERS
+// newTarImage has archives for layers.
+func newTarImage(layers int) (v1.Image, error) {
+	img := mutate.MediaType(mutate.ConfigMediaType(empty.Image, types.OCIConfigJSON), types.OCIManifestSchema1)
+	for i := range layers {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		err := errors.Join(w.WriteHeader(&tar.Header{Name: "layer" + strconv.Itoa(i), Typeflag: tar.TypeReg, Mode: 0o644}), w.Close())
+		if err != nil {
+			return nil, err
+		}
+		if img, err = mutate.AppendLayers(img, static.NewLayer(b.Bytes(), types.OCIUncompressedLayer)); err != nil {
+			return nil, err
+		}
+	}
+	return img, nil
+}
+
+// mkimage oci:DIR[:TAG] LAYERS [tar]
 func makeImage(ts *testscript.TestScript, _ bool, args []string) {
 	n, err := strconv.Atoi(args[1])
 	ts.Check(err)
-	img, err := newImage(n)
+	layers := newImage
+	if len(args) > 2 {
+		layers = newTarImage
+	}
+	img, err := layers(n)
 	ts.Check(err)
 	write(ts, args[0], &image.Content{Image: img})
 }

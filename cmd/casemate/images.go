@@ -28,6 +28,8 @@ type podImages struct {
 	mu     sync.Mutex // guards puller; held while the first one is made
 	puller *imagepull.Puller
 	keys   *keyprovider.Cache
+
+	layers layerMaps
 }
 
 func newPodImages(store string) *podImages {
@@ -46,6 +48,38 @@ func (p *podImages) Open(ctx context.Context, reference, dir string) (*pod.Image
 	if err != nil {
 		return nil, hostPhrase(reference, err)
 	}
+	return p.bundle(img, reference, dir)
+}
+
+// OpenLayers opens an image on devices that the host has plugged in and mounts it below dir.
+func (p *podImages) OpenLayers(ctx context.Context, reference, dir string, devices []string) (*pod.Image, error) {
+	puller, err := p.ask(ctx)
+	if err != nil {
+		return nil, hostPhrase(reference, err)
+	}
+	img, err := p.layers.image(ctx, p.m, puller, reference, devices)
+	if err != nil {
+		return nil, hostPhrase(reference, err)
+	}
+	opened, err := &pod.Image{}, p.m.measureImage(reference, img.Manifest.String())
+	if err == nil {
+		opened, err = p.bundle(img.Image, reference, dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, img.Close())
+	}
+	unmount := opened.Close
+	opened.Close = func() error {
+		if err := unmount(); err != nil {
+			return err
+		}
+		return img.Close()
+	}
+	return opened, nil
+}
+
+// bundle mounts an image below dir.
+func (p *podImages) bundle(img *imagepull.Image, reference, dir string) (*pod.Image, error) {
 	// The command is the request's affair: an image may name none.
 	bundle, err := imagepull.NewBundle(img, dir, imagepull.BundleOptions{Entrypoint: []string{"/"}})
 	if err != nil {
@@ -65,15 +99,7 @@ func (p *podImages) Open(ctx context.Context, reference, dir string) (*pod.Image
 }
 
 func (p *podImages) pull(ctx context.Context, reference string) (*imagepull.Image, error) {
-	select {
-	case <-p.ready:
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	if err := p.m.canMeasure(); err != nil {
-		return nil, err
-	}
-	puller, err := p.open(ctx)
+	puller, err := p.ask(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +108,19 @@ func (p *podImages) pull(ctx context.Context, reference string) (*imagepull.Imag
 		return nil, err
 	}
 	return img, p.m.measureImage(reference, img.Manifest.String())
+}
+
+// ask waits for the guest to be accepted and returns the puller.
+func (p *podImages) ask(ctx context.Context) (*imagepull.Puller, error) {
+	select {
+	case <-p.ready:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if err := p.m.canMeasure(); err != nil {
+		return nil, err
+	}
+	return p.open(ctx)
 }
 
 // open attests and makes the puller, once. A failure is not kept: the next pull may
@@ -116,10 +155,11 @@ func (p *podImages) Close() error {
 	if p.keys != nil {
 		p.keys.Clear()
 	}
+	err := p.layers.close()
 	if p.puller == nil {
-		return nil
+		return err
 	}
-	return p.puller.Close()
+	return errors.Join(err, p.puller.Close())
 }
 
 // hostPhrase is what the host may know of a failed pull: what it asked for and a
@@ -129,7 +169,7 @@ func hostPhrase(reference string, err error) error {
 		return err
 	}
 	code, phrase := codes.Internal, pullPhrase(err)
-	if errors.Is(err, trust.ErrDenied) || errors.Is(err, imagepull.ErrUnauthorized) {
+	if errors.Is(err, trust.ErrDenied) || errors.Is(err, imagepull.ErrUnauthorized) || layerRefusal(err) != nil {
 		code = codes.PermissionDenied
 	}
 	if phrase == "" {
@@ -154,6 +194,9 @@ func pullPhrase(err error) string {
 		return "Failed to decrypt the image layer, please ensure that the decryption key is placed and correct"
 	case errors.As(err, &fault):
 		return fault.Error()
+	}
+	if refusal := layerRefusal(err); refusal != nil {
+		return refusal.Error()
 	}
 	return ""
 }

@@ -120,7 +120,7 @@ func usage(w io.Writer) {
 
 func verbs() []verb {
 	return []verb{
-		{"run", "[--config F] IMAGE [-- CMD…]", "attest, get the keys, pull, verify, open and run an image", runRun},
+		{"run", "[--config F] [--layer DEV]… IMAGE [-- CMD…]", "attest, get the keys, pull, verify, open and run an image", runRun},
 		{"pull", "[--config F] IMAGE DIR", "the same without running it: layers and an OCI bundle in DIR", runPull},
 		{"evidence", "[--data FILE]", "print evidence bound to data, in the domain of workloads", runEvidence},
 		{"token", "", "print the relying party's attestation token", runToken},

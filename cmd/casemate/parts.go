@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/casemate/casemate/agent/attest"
@@ -191,6 +192,9 @@ func (m *machine) puller(ctx context.Context, client *kbs.Client, unwrapper imag
 	}
 	c := imagepull.Config{Store: store, Policy: policy, Unwrapper: unwrapper, Insecure: m.conf.Image.InsecureRegistries, Log: m.log, Progress: m.steps.progress()}
 	c.Proxy = imagepull.Proxy{HTTPS: m.conf.Image.HTTPSProxy, HTTP: m.conf.Image.HTTPProxy, No: m.conf.Image.NoProxy}
+	if m.conf.Image.Verity {
+		c.Sealer = storeSealer{new(atomic.Uint64)}
+	}
 	if uri := m.conf.Image.CredentialsURI; uri != "" {
 		raw, err := m.document(ctx, client, uri, maxDocument)
 		if err != nil {

@@ -59,7 +59,7 @@ func openPod(c podConfig) (*podParts, error) {
 	parts := &podParts{runtime: runtime, images: newPodImages(podStore), volumes: new(podVolumes)}
 	images := parts.images
 	parts.service, err = pod.New(pod.Config{
-		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: parts.volumes, Sized: parts.scratch.sized, Encrypted: parts.volumes.encrypted, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
+		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Layers: images, Volumes: parts.volumes, Sized: parts.scratch.sized, Encrypted: parts.volumes.encrypted, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
 		Pause: program, Version: version.Number, Init: c.init, Shutdown: c.shutdown, Log: c.log,
 	})
 	if err != nil {

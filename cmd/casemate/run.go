@@ -33,8 +33,13 @@ const (
 // runRun is the whole chain: attest, get the key, pull, decrypt, run.
 func runRun(ctx context.Context, args []string) (err error) {
 	var terminal bool
+	var devices []string
 	o, rest, err := parse(args, 1, -1, func(s *flag.FlagSet) {
 		s.BoolVar(&terminal, "tty", false, "give the container a terminal")
+		s.Func("layer", "a device or file with one of the image's layers, for each of them; none is downloaded", func(path string) error {
+			devices = append(devices, path)
+			return nil
+		})
 	})
 	if err != nil {
 		return err
@@ -54,7 +59,13 @@ func runRun(ctx context.Context, args []string) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	puller, img, err := m.pull(ctx, image, filepath.Join(dir, "store"))
+	layers := new(layerMaps)
+	defer func() { err = errors.Join(err, layers.close()) }()
+	source := pulled
+	if len(devices) > 0 {
+		source = layers.source(devices)
+	}
+	puller, img, err := m.pullFrom(ctx, image, filepath.Join(dir, "store"), source)
 	if err != nil {
 		return err
 	}
@@ -116,8 +127,36 @@ func (m *machine) storeDir() (string, error) {
 	return base, nil
 }
 
+// layerSource brings an image's layers in and says what was done about them.
+type layerSource func(ctx context.Context, m *machine, puller *imagepull.Puller, image string) (*imagepull.Image, string, error)
+
+// pulled is the source that downloads them.
+func pulled(ctx context.Context, _ *machine, puller *imagepull.Puller, image string) (*imagepull.Image, string, error) {
+	img, err := puller.Pull(ctx, image)
+	if err != nil {
+		return nil, "", err
+	}
+	return img, fmt.Sprintf("verified: %d layers (%d encrypted) by digest, MAC and DiffID", len(img.Layers), img.Encrypted), nil
+}
+
+// source is the one that takes them from devices. They stay open until p is closed.
+func (p *layerMaps) source(devices []string) layerSource {
+	return func(ctx context.Context, m *machine, puller *imagepull.Puller, image string) (*imagepull.Image, string, error) {
+		img, err := p.image(ctx, m, puller, image, devices)
+		if err != nil {
+			return nil, "", err
+		}
+		return img.Image, fmt.Sprintf("bound: %d layers on devices, by the root hashes that manifest or configuration names; blocks are checked when they are read", len(devices)), nil
+	}
+}
+
 // pull attests as far as the configuration and the image need it, and pulls.
-func (m *machine) pull(ctx context.Context, image, store string) (_ *imagepull.Puller, _ *imagepull.Image, err error) {
+func (m *machine) pull(ctx context.Context, image, store string) (*imagepull.Puller, *imagepull.Image, error) {
+	return m.pullFrom(ctx, image, store, pulled)
+}
+
+// pullFrom is pull with the layers from a source.
+func (m *machine) pullFrom(ctx context.Context, image, store string, source layerSource) (_ *imagepull.Puller, _ *imagepull.Image, err error) {
 	if err := m.canMeasure(); err != nil {
 		return nil, nil, err
 	}
@@ -140,8 +179,9 @@ func (m *machine) pull(ctx context.Context, image, store string) (_ *imagepull.P
 		return nil, nil, err
 	}
 	var img *imagepull.Image
+	var done string
 	err = m.steps.do("pull, verify and open the image", func() error {
-		img, err = puller.Pull(ctx, image)
+		img, done, err = source(ctx, m, puller, image)
 		return err
 	})
 	if err == nil {
@@ -151,7 +191,7 @@ func (m *machine) pull(ctx context.Context, image, store string) (_ *imagepull.P
 		return nil, nil, errors.Join(err, puller.Close())
 	}
 	m.steps.say("image %s is %s", image, img.Manifest)
-	m.steps.say("verified: %d layers (%d encrypted) by digest, MAC and DiffID; admitted by %s", len(img.Layers), img.Encrypted, img.Admitted)
+	m.steps.say("%s; admitted by %s", done, img.Admitted)
 	return puller, img, nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -30,10 +29,10 @@ type inode = erofs.Inode
 // image is the sink that keeps the archive as it is, in one file, and makes a filesystem whose files lie in it.
 type image struct {
 	w    *writer
-	file *os.File
+	file erofs.File
 }
 
-// Image reads r to its end as Layer does and makes of it one EROFS image in f, an empty file: the stream itself, byte
+// Image reads r to its end as Layer does and makes of it one EROFS image in f, which is empty: the stream itself, byte
 // for byte but for filler behind content, and a filesystem over it. Mounted, that has the tree that Layer writes; only
 // the times of whiteouts differ. uuid names the filesystem. It takes no rights. MemoryBytes counts every entry here,
 // 160 bytes and its name each; its default is 256 MiB.
@@ -44,7 +43,7 @@ type image struct {
 // attribute of 64 KiB, or 256 KiB of them on one file, is ErrLimit.
 //
 // On an error the caller removes f. Nothing is synced to disk.
-func Image(ctx context.Context, f *os.File, r io.Reader, uuid [16]byte, lim Limits) (Stats, error) {
+func Image(ctx context.Context, f erofs.File, r io.Reader, uuid [16]byte, lim Limits) (Stats, error) {
 	if lim.MemoryBytes <= 0 {
 		lim.MemoryBytes = imageMemory
 	}
@@ -66,7 +65,7 @@ func Image(ctx context.Context, f *os.File, r io.Reader, uuid [16]byte, lim Limi
 // recorder keeps in f what is read from r.
 type recorder struct {
 	r   io.Reader
-	f   *os.File
+	f   erofs.File
 	off int64
 }
 

@@ -13,6 +13,5 @@
 // layer passes through memory in pieces and waits in a temporary file.
 //
 // Files: encrypt.go (images and indexes), manifest.go (one image's new
-// manifest), layer.go (one layer), media.go (media types), built.go (the new
-// image as go-containerregistry wants it).
+// manifest), layer.go (one layer), media.go (what can be encrypted).
 package encrypt

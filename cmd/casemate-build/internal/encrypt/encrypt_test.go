@@ -193,7 +193,7 @@ func TestEncryptImage(t *testing.T) {
 		},
 		"Docker": {
 			types.DockerManifestSchema2,
-			[]types.MediaType{types.DockerUncompressedLayer, types.DockerLayer, types.DockerForeignLayer, dockerLayerZstd},
+			[]types.MediaType{types.DockerUncompressedLayer, types.DockerLayer, types.DockerForeignLayer, image.DockerLayerZstd},
 			[]string{"v1.tar+encrypted", "v1.tar+gzip+encrypted", "nondistributable.v1.tar+gzip+encrypted", "v1.tar+zstd+encrypted"},
 		},
 	} {

@@ -61,9 +61,14 @@ func encryptLayer(ctx context.Context, blob io.ReadCloser, desc v1.Descriptor, k
 	}
 	// What else the descriptor says is about the plain blob: an embedded copy
 	// of it (data) and places to fetch it from (urls).
-	oci, _ := ociLayerType(desc.MediaType)
-	s.desc.MediaType = oci + types.MediaType(encryptedSuffix)
+	oci, _ := image.OCILayerType(desc.MediaType)
+	s.desc.MediaType = oci + types.MediaType(image.EncryptedSuffix)
 	return s, nil
+}
+
+// fromFile is a layer that was spooled.
+func fromFile(s spooled) *image.BuiltLayer {
+	return &image.BuiltLayer{Desc: s.desc, Open: func() (io.ReadCloser, error) { return os.Open(s.file) }}
 }
 
 // spool writes a blob to a file named by its digest.

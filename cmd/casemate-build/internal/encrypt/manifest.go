@@ -42,7 +42,7 @@ func newPlan(source v1.Image, desc v1.Descriptor, numbers []int) (*plan, error) 
 	}
 	for i, layer := range m.Layers {
 		if !p.chosen[i] {
-			if _, ok := ociLayerType(layer.MediaType); !ok && desc.MediaType == types.DockerManifestSchema2 {
+			if _, ok := image.OCILayerType(layer.MediaType); !ok && desc.MediaType == types.DockerManifestSchema2 {
 				return nil, fmt.Errorf("layer %d (%s): media type %q has no OCI form", i, layer.Digest, layer.MediaType)
 			}
 			continue
@@ -82,7 +82,7 @@ func choose(numbers []int, layers int) ([]bool, error) {
 
 // run encrypts the chosen layers and returns the new image.
 func (p *plan) run(ctx context.Context, o Options, dir string) (v1.Image, []Layer, error) {
-	built := &builtImage{config: p.config, layers: make(map[v1.Hash]partial.CompressedLayer)}
+	built := &image.Built{Config: p.config, Layers: make(map[v1.Hash]partial.CompressedLayer)}
 	m := p.manifest.DeepCopy()
 	m.MediaType = types.OCIManifestSchema1
 	m.Config.MediaType = types.OCIConfigJSON
@@ -92,35 +92,35 @@ func (p *plan) run(ctx context.Context, o Options, dir string) (v1.Image, []Laye
 		if err != nil {
 			return nil, nil, fmt.Errorf("encrypting layer %d (%s): %w", i, desc.Digest, err)
 		}
-		built.layers[layer.desc.Digest] = layer
-		m.Layers[i] = layer.desc
+		built.Layers[layer.Desc.Digest] = layer
+		m.Layers[i] = layer.Desc
 		done := Layer{
-			Number: i, Encrypted: p.chosen[i], Source: desc.Digest.String(), Digest: layer.desc.Digest.String(),
-			Size: layer.desc.Size, MediaType: string(layer.desc.MediaType),
+			Number: i, Encrypted: p.chosen[i], Source: desc.Digest.String(), Digest: layer.Desc.Digest.String(),
+			Size: layer.Desc.Size, MediaType: string(layer.Desc.MediaType),
 		}
 		report = append(report, done)
 		o.Progress(done)
 	}
 	var err error
-	if built.manifest, err = json.Marshal(m); err != nil {
+	if built.Manifest, err = json.Marshal(m); err != nil {
 		return nil, nil, fmt.Errorf("encoding image manifest: %w", err)
 	}
 	// What is written must be readable by our own rules.
-	if _, err := image.ParseManifest(bytes.Clone(built.manifest)); err != nil {
+	if _, err := image.ParseManifest(bytes.Clone(built.Manifest)); err != nil {
 		return nil, nil, err
 	}
 	img, err := partial.CompressedToImage(built)
 	return img, report, err
 }
 
-func (p *plan) runLayer(ctx context.Context, i int, desc v1.Descriptor, o Options, dir string) (*builtLayer, error) {
+func (p *plan) runLayer(ctx context.Context, i int, desc v1.Descriptor, o Options, dir string) (*image.BuiltLayer, error) {
 	if !p.chosen[i] {
-		if oci, ok := ociLayerType(desc.MediaType); ok {
+		if oci, ok := image.OCILayerType(desc.MediaType); ok {
 			desc.MediaType = oci
 		}
-		return fromSource(p.source, desc), nil
+		return image.FromSource(p.source, desc), nil
 	}
-	blob, err := openBlob(p.source, desc)
+	blob, err := image.OpenBlob(p.source, desc)
 	if err != nil {
 		return nil, err
 	}

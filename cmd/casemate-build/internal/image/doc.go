@@ -14,5 +14,6 @@
 // Files: location.go (what the user writes), client.go (access to registries),
 // transport.go (no plain HTTP), content.go (an image or index that was found),
 // open.go and write.go, layout.go (index.json), manifest.go (strict parsers),
-// verify.go (blobs).
+// verify.go (blobs), media.go (names of layers), built.go (a new image as
+// go-containerregistry wants it).
 package image

@@ -79,6 +79,10 @@ type KBS struct {
 type Image struct {
 	// Store holds layers while they are in use, by default on the scratch of /run.
 	Store string `toml:"store"`
+	// Verity keeps the root hash of each layer in memory: whoever writes to the disk
+	// below Store, or below scratch, can then neither change a layer nor bring an older
+	// state of a block back. Where it cannot be had nothing is pulled.
+	Verity bool `toml:"verity"`
 	// Policy is policy.json as text; PolicyURI names it as file:// or kbs://.
 	// Without either no image is admitted.
 	Policy    string `toml:"policy"`
@@ -103,6 +107,9 @@ type Image struct {
 	CertsDir string `toml:"certs_dir"`
 	// Roots are PEM blocks added to the system's roots for registries.
 	Roots []string `toml:"roots"`
+	// Layers are annotations of layers, by the layers' digests, for images whose
+	// manifests do not bind their layers to devices (package verity/layer).
+	Layers map[string]map[string]string `toml:"layers"`
 }
 
 // KeyProvider is the socket on which other tools unwrap layer keys.
@@ -283,6 +290,7 @@ func (m Measured) tenantOnly() error {
 // it they must agree, since neither source outranks the other.
 func (m Measured) join(o Measured) (Measured, error) {
 	var failures []error
+	var err error
 	text := func(key string, a *string, b string) {
 		if *a != "" && b != "" && *a != b {
 			failures = append(failures, fmt.Errorf("%s is set twice: %q and %q", key, *a, b))
@@ -325,6 +333,9 @@ func (m Measured) join(o Measured) (Measured, error) {
 	}
 	list("image.insecure_registries", &m.Image.InsecureRegistries, o.Image.InsecureRegistries)
 	list("image.roots", &m.Image.Roots, o.Image.Roots)
+	if m.Image.Layers, err = joinLayers(m.Image.Layers, o.Image.Layers); err != nil {
+		failures = append(failures, err)
+	}
 	list("services.secure_mount", &m.Services.SecureMount, o.Services.SecureMount)
 	list("services.rest_resources", &m.Services.RESTResources, o.Services.RESTResources)
 	m.Debug = m.Debug || o.Debug
@@ -351,7 +362,6 @@ func (m Measured) join(o Measured) (Measured, error) {
 	if m.AWS == (AWS{}) {
 		m.AWS = o.AWS
 	}
-	var err error
 	if m.Volumes, err = joinVolumes(m.Volumes, o.Volumes); err != nil {
 		failures = append(failures, err)
 	}
@@ -364,5 +374,6 @@ func (m Measured) join(o Measured) (Measured, error) {
 		failures = append(failures, err)
 	}
 	m.KBS.PlainHTTP = m.KBS.PlainHTTP || o.KBS.PlainHTTP
+	m.Image.Verity = m.Image.Verity || o.Image.Verity
 	return m, errors.Join(failures...)
 }
