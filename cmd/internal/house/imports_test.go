@@ -64,7 +64,7 @@ var allowed = map[string]struct {
 	"imagepull/trust":                       {modules: []string{"github.com/ProtonMail/go-crypto", "github.com/go-json-experiment/json", "github.com/google/go-containerregistry"}},
 	"imagepull/unpack":                      {ours: []string{"imagepull/unpack/erofs"}, modules: []string{"golang.org/x/sys"}},
 	"imagepull/unpack/erofs":                {modules: []string{"golang.org/x/sys"}},
-	"keyprovider":                           {ours: []string{"keyprovider/keyproviderpb"}, modules: []string{"github.com/go-json-experiment/json", "golang.org/x/sys", "google.golang.org/grpc"}},
+	"keyprovider":                           {ours: []string{"keyprovider/keyproviderpb"}, modules: []string{"github.com/go-json-experiment/json", "golang.org/x/net", "golang.org/x/sys", "google.golang.org/grpc"}},
 	"keyprovider/aws":                       {modules: []string{"github.com/go-json-experiment/json"}},
 	"keyprovider/keyproviderpb":             {modules: []string{"github.com/containerd/ttrpc", "google.golang.org/grpc", "google.golang.org/protobuf"}},
 	"keyprovider/vault":                     {modules: []string{"github.com/go-json-experiment/json"}},
