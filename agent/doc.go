@@ -10,7 +10,6 @@
 // and frames that no client of the protocol sends end the connection.
 //
 //   - address.go: listen addresses and the check of the peer
-//   - conn.go: the framing and limits of one connection, in front of the ttrpc library
 //   - door.go: closed, open, parked; the reasons that the host sees
 //   - gate.go: the one interceptor
 //   - holding.go: what a decision holds back until handling has begun, and undoing it

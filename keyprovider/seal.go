@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -48,7 +49,8 @@ type sealedEnvelopeJSON struct {
 // SealVault writes the sealed secret that stands for the secret name of the KBS, in the
 // text form that Unseal reads (guest-components' docs/SEALED_SECRET.md). The text holds
 // a name and nothing secret. key is a P-256 key, whose public half guests find as a JWK
-// under keyID; both ids have the form "kbs:///REPOSITORY/TYPE/TAG".
+// under keyID; both ids have the form "kbs:///REPOSITORY/TYPE/TAG", or keyID is the name of
+// a key that guests have measured.
 func SealVault(key *ecdsa.PrivateKey, keyID, name string) ([]byte, error) {
 	if err := CheckKeyID(name); err != nil {
 		return nil, fmt.Errorf("sealing: name: %w", err)
@@ -103,7 +105,7 @@ func sign(key *ecdsa.PrivateKey, keyID string, payload any) ([]byte, error) {
 	if key.Curve != elliptic.P256() {
 		return nil, errors.New("sealing: the signing key is not of P-256")
 	}
-	if err := CheckKeyID(keyID); err != nil {
+	if err := checkVerificationID(keyID); err != nil {
 		return nil, fmt.Errorf("sealing: key id: %w", err)
 	}
 	header, err := json.Marshal(sealedHeader{Algorithm: sealedAlg, KeyID: keyID})
@@ -125,6 +127,17 @@ func sign(key *ecdsa.PrivateKey, keyID string, payload any) ([]byte, error) {
 	r.FillBytes(signature[:p256Bytes])
 	s.FillBytes(signature[p256Bytes:])
 	return []byte(sealedPrefix + signed + "." + b64.EncodeToString(signature)), nil
+}
+
+// checkVerificationID takes a URI of the KBS, or the name of a key that guests have measured.
+func checkVerificationID(keyID string) error {
+	if strings.Contains(keyID, "/") {
+		return CheckKeyID(keyID)
+	}
+	if len(keyID) > MaxKeyIDBytes {
+		return fmt.Errorf("name of %d bytes, want at most %d", len(keyID), MaxKeyIDBytes)
+	}
+	return checkSegment(keyID)
 }
 
 // VerificationKey writes the public JWK (RFC 7517) that the KBS must hold under the key

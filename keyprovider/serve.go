@@ -10,8 +10,10 @@ import (
 	"net"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	pb "github.com/casemate/casemate/keyprovider/keyproviderpb"
@@ -25,6 +27,10 @@ const (
 	maxHeaderBytes = 16 << 10
 	// maxStreams bounds the calls in flight on one connection.
 	maxStreams = 64
+	// maxConnections at once; those beyond wait in the kernel's queue. A client has one.
+	maxConnections = 256
+	// idleTimeout ends connections without calls, which others wait for.
+	idleTimeout = 5 * time.Minute
 	// connectTimeout ends connections that never speak HTTP/2.
 	connectTimeout = 10 * time.Second
 	// stopTimeout is how long calls in flight may take once the server ends.
@@ -40,6 +46,7 @@ func Serve(ctx context.Context, l net.Listener, service pb.KeyProviderServiceSer
 		grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(connectTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idleTimeout}),
 		grpc.UnaryInterceptor(recoverCall(log)),
 	)
 	pb.RegisterKeyProviderServiceServer(server, service)
@@ -56,7 +63,7 @@ func Serve(ctx context.Context, l net.Listener, service pb.KeyProviderServiceSer
 			timer.Stop()
 		}
 	}()
-	err := server.Serve(l)
+	err := server.Serve(netutil.LimitListener(l, maxConnections))
 	close(ended)
 	<-stopped
 	// Serve says ErrServerStopped when ctx was done before it began.

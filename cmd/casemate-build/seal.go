@@ -35,6 +35,7 @@ type sealFlags struct {
 	transitKey             string
 	vault                  vault.Config
 	ca, tokenFile          string
+	aws                    awsFlags
 }
 
 func newSeal(s streams) *cobra.Command {
@@ -49,10 +50,15 @@ func newSeal(s streams) *cobra.Command {
                                    HashiCorp Vault or OpenBao
   FILE --transit-key NAME          the file's content, encrypted under a new data key
                                    that --vault wraps by a key of its transit engine
+  aws://NAME --aws-region REGION   a secret of Amazon's Secrets Manager
+  FILE --kms-key ID --aws-region REGION
+                                   the file's content, under a data key that Amazon's
+                                   KMS wraps
 
 The text is signed (ES256) by the key of keygen, so that whoever delivers it cannot put
 another one in its place. Guests look up the public half under --key-id: --jwk-out writes
-it, for "keybroker resource set". Guests find the vault by [vault] in casemate.toml.`,
+it, for "keybroker resource set"; where --key-id is a plain name, for [sealed_keys] in
+casemate.toml. Guests find the vault and Amazon by [vault] and [aws] there.`,
 		Args: exactly("WHAT"),
 		RunE: func(c *cobra.Command, args []string) error {
 			text, err := seal(c.Context(), f, args[0])
@@ -64,7 +70,7 @@ it, for "keybroker resource set". Guests find the vault by [vault] in casemate.t
 		},
 	}
 	c.Flags().StringVar(&f.keyFile, "key", "", "`FILE` with the private key that keygen made")
-	c.Flags().StringVar(&f.keyID, "key-id", "", "`URI` under which the relying party keeps the public half")
+	c.Flags().StringVar(&f.keyID, "key-id", "", "`URI` under which the relying party keeps the public half, or its name in sealed_keys")
 	c.Flags().StringVar(&f.jwkOut, "jwk-out", "", "new `FILE` to write the public half to as a JWK")
 	c.Flags().StringVar(&f.field, "field", "", "`NAME` of the field of a vault:// entry")
 	c.Flags().Int64Var(&f.version, "version", 0, "`NUMBER` of the version of a vault:// entry; 0 is the newest when it is opened")
@@ -74,6 +80,7 @@ it, for "keybroker resource set". Guests find the vault by [vault] in casemate.t
 	c.Flags().StringVar(&f.vault.Transit, "vault-transit", "", "`MOUNT` of its transit engine, by default transit")
 	c.Flags().StringVar(&f.ca, "vault-ca", "", "PEM `FILE` that its certificate is pinned to")
 	c.Flags().StringVar(&f.tokenFile, "vault-token-file", "", "`FILE` with its token")
+	f.aws.add(c.Flags())
 	return c
 }
 
@@ -82,16 +89,8 @@ func seal(ctx context.Context, f sealFlags, what string) ([]byte, error) {
 	if f.keyFile == "" || f.keyID == "" {
 		return nil, usagef("--key and --key-id are needed")
 	}
-	path, stored := strings.CutPrefix(what, vaultScheme)
-	switch {
-	case stored != (f.field != "") || f.version != 0 && !stored:
-		return nil, usagef("--field and --version belong to vault://PATH, which needs --field")
-	case f.version < 0:
-		return nil, usagef("--version %d: want 1 or more", f.version)
-	case stored && f.transitKey != "":
-		return nil, usagef("--transit-key seals a file's content, not %s", what)
-	case (f.transitKey == "") != (f.vault.URL == ""):
-		return nil, usagef("--transit-key and --vault belong together")
+	if err := f.check(what); err != nil {
+		return nil, err
 	}
 	pem, err := readFile(f.keyFile, cosign.MaxKeyBytes)
 	defer clear(pem)
@@ -102,15 +101,7 @@ func seal(ctx context.Context, f sealFlags, what string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var text []byte
-	switch {
-	case f.transitKey != "":
-		text, err = f.envelope(ctx, key, what)
-	case stored:
-		text, err = f.stored(key, path)
-	default:
-		text, err = keyprovider.SealVault(key, f.keyID, what)
-	}
+	text, err := f.text(ctx, key, what)
 	if err != nil || f.jwkOut == "" {
 		return text, err
 	}
@@ -122,6 +113,42 @@ func seal(ctx context.Context, f sealFlags, what string) ([]byte, error) {
 		return nil, fmt.Errorf("writing verification key: %w", err)
 	}
 	return text, nil
+}
+
+// check refuses flags that belong to another form of what.
+func (f sealFlags) check(what string) error {
+	_, stored := strings.CutPrefix(what, vaultScheme)
+	_, ofAWS := awsSecret(what)
+	switch {
+	case stored != (f.field != "") || f.version != 0 && !stored:
+		return usagef("--field and --version belong to vault://PATH, which needs --field")
+	case f.version < 0:
+		return usagef("--version %d: want 1 or more", f.version)
+	case (stored || ofAWS) && f.transitKey != "":
+		return usagef("--transit-key seals a file's content, not %s", what)
+	case (f.transitKey == "") != (f.vault.URL == ""):
+		return usagef("--transit-key and --vault belong together")
+	case f.aws.kmsKey != "" && (stored || f.transitKey != ""):
+		return usagef("--kms-key seals a file's content, and alone")
+	}
+	return f.aws.check(ofAWS)
+}
+
+// text seals what.
+func (f sealFlags) text(ctx context.Context, key *ecdsa.PrivateKey, what string) ([]byte, error) {
+	if f.transitKey != "" {
+		return f.envelope(ctx, key, what)
+	}
+	if f.aws.kmsKey != "" {
+		return f.aws.envelope(ctx, key, f.keyID, what)
+	}
+	if path, ok := strings.CutPrefix(what, vaultScheme); ok {
+		return f.stored(key, path)
+	}
+	if name, ok := awsSecret(what); ok {
+		return f.aws.stored(key, f.keyID, name)
+	}
+	return keyprovider.SealVault(key, f.keyID, what)
 }
 
 // stored seals the name of a KV entry.

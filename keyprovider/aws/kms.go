@@ -54,7 +54,7 @@ func (c *Client) Decrypt(ctx context.Context, keyID string, encrypted, settings,
 // DataKey makes a data key of 32 bytes and returns it with its form wrapped under the
 // key keyID. It is an owner's call. The caller clears plain.
 func (c *Client) DataKey(ctx context.Context, keyID string, bound EncryptionContext) (plain, wrapped []byte, err error) {
-	if err := checkName(keyID); err != nil {
+	if err := CheckName(keyID); err != nil {
 		return nil, nil, err
 	}
 	answer, err := c.kms(ctx, "GenerateDataKey", map[string]any{"KeyId": keyID, "KeySpec": "AES_256"}, bound)
@@ -91,7 +91,7 @@ func (c *Client) kms(ctx context.Context, action string, in map[string]any, boun
 
 // check takes a name and settings that say nothing new.
 func (c *Client) check(name string, settings []byte) error {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return err
 	}
 	var s struct {
@@ -103,8 +103,8 @@ func (c *Client) check(name string, settings []byte) error {
 	return nil
 }
 
-// checkName takes the characters of ids, names and ARNs of both services.
-func checkName(name string) error {
+// CheckName takes the characters of ids, names and ARNs of both services.
+func CheckName(name string) error {
 	if name == "" || len(name) > maxName || strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("/_+=.@:-", r)
 	}) {

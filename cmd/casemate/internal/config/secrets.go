@@ -115,8 +115,8 @@ func (a AWS) check() error {
 // checkSealedKeys refuses names that are, or could be taken for, the relying party's.
 func checkSealedKeys(keys map[string]string) error {
 	for name, jwk := range keys {
-		if name == "" || strings.Contains(name, ":") || jwk == "" {
-			return fmt.Errorf("sealed_keys: %.128q: want a name that is no URI, and a JWK", name)
+		if name == "" || name[0] == '.' || strings.ContainsAny(name, ":/") || jwk == "" {
+			return fmt.Errorf("sealed_keys: %.128q: want a name that is neither a URI nor a path, and a JWK", name)
 		}
 	}
 	return nil

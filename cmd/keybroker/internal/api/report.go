@@ -16,9 +16,10 @@ import (
 // for the owner, who cannot look into it. One for a session, whatever the judgement was.
 func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 	var id string
+	var accepted bool
 	cookie, err := r.Cookie(cookieName)
 	if err == nil {
-		id, err = s.sessions.report(cookie.Value, s.now())
+		id, accepted, err = s.sessions.report(cookie.Value, s.now())
 	}
 	if err != nil {
 		if !s.overRate(w, r) {
@@ -41,7 +42,7 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, fault{http.StatusBadRequest, variantRequest, "a report is a JSON object"})
 		return
 	}
-	err = s.audit.KeepReport(id, value)
+	err = s.audit.KeepReport(id, accepted, value)
 	if err == nil {
 		err = s.audit.Write(audit.Record{Event: audit.Report, Allowed: true, ID: id, Remote: remote(r)})
 	}
@@ -52,14 +53,15 @@ func (s *Server) report(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// report returns the correlation id of a session whose evidence was judged, once.
-func (t *sessions) report(id string, now time.Time) (string, error) {
+// report returns the correlation id of a session whose evidence was judged, and whether it
+// was accepted, once.
+func (t *sessions) report(id string, now time.Time) (correlation string, accepted bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.byID[id]
 	if s == nil || !now.Before(s.expires) || !s.spent || s.reported {
-		return "", errSessionUnknown
+		return "", false, errSessionUnknown
 	}
 	s.reported = true
-	return s.correlation, nil
+	return s.correlation, s.token != "", nil
 }

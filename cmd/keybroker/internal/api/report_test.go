@@ -71,9 +71,33 @@ func TestGuestReports(t *testing.T) {
 	if a := g.report(`{}`); a.status != 401 {
 		t.Errorf("of an expired session: %d %s", a.status, a.body)
 	}
-	files, err := os.ReadDir(filepath.Join(b.dir, "reports"))
+	files, err := os.ReadDir(filepath.Join(b.dir, "reports-refused"))
 	if err != nil || len(files) != 1 {
 		t.Errorf("kept %v, %v", files, err)
+	}
+}
+
+// Anybody can open sessions, send nonsense for evidence and report. It takes nobody's place who was accepted.
+func TestRefusedPeersDoNotPushOutReports(t *testing.T) {
+	b := newBroker(t)
+	doc := document(t, "web", "")
+	b.register("web", doc, nil)
+	g := b.guest(doc).handshake()
+	if a := g.report(`{"of":"a guest"}`); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	list := b.records()
+	id := list[len(list)-1].ID
+	for range 300 {
+		stranger := b.guest(nil)
+		stranger.auth()
+		stranger.post([]byte("{}"))
+		if a := stranger.report(`{}`); a.status != 200 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+	}
+	if text, err := audit.ReadReport(b.dir, id); err != nil || string(text) != `{"of":"a guest"}` {
+		t.Errorf("kept %q, %v", text, err)
 	}
 }
 

@@ -16,7 +16,10 @@ import (
 
 const (
 	reportDir = "reports"
-	// maxReports of evidence.MaxGuestReport each: 16 MiB.
+	// refusedDir is for what anybody can send who opens sessions: however much it is, it
+	// takes no place of a guest that was accepted.
+	refusedDir = "reports-refused"
+	// maxReports of evidence.MaxGuestReport each, in either: 16 MiB.
 	maxReports = 256
 )
 
@@ -24,12 +27,16 @@ const (
 var reportID = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
 // KeepReport keeps what a guest said of itself, a JSON document, under the id of its
-// handshake. It proves nothing: whoever opened the session wrote it. The oldest make room.
-func (l *Log) KeepReport(id string, report []byte) error {
+// handshake, which was accepted or not. It proves nothing: whoever opened the session wrote
+// it. The oldest make room for those of the same kind.
+func (l *Log) KeepReport(id string, accepted bool, report []byte) error {
 	if !reportID.MatchString(id) {
 		return fmt.Errorf("keeping a guest's report: id %.32q", id)
 	}
 	dir := filepath.Join(l.dir, reportDir)
+	if !accepted {
+		dir = filepath.Join(l.dir, refusedDir)
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("keeping a guest's report: %w", err)
 	}
@@ -78,6 +85,9 @@ func ReadReport(dir, id string) ([]byte, error) {
 		return nil, fmt.Errorf("reading a guest's report: id %q, want 16 hex digits", id)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, reportDir, id+".json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		text, err = os.ReadFile(filepath.Join(dir, refusedDir, id+".json"))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("no report of a guest with id %s: it sent none, or newer ones took its place", id)
 	}

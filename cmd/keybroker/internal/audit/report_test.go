@@ -20,7 +20,7 @@ func TestReportsMakeRoom(t *testing.T) {
 	defer l.Close()
 	id := func(i int) string { return fmt.Sprintf("%016x", i) }
 	for i := range maxReports + 10 {
-		if err := l.KeepReport(id(i), []byte(`{}`)); err != nil {
+		if err := l.KeepReport(id(i), true, []byte(`{}`)); err != nil {
 			t.Fatal(err)
 		}
 		at := time.Unix(int64(1_000_000+i), 0)
@@ -37,7 +37,7 @@ func TestReportsMakeRoom(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "../../seal.key", "0123456789ABCDEF", "0123456789abcde", "0123456789abcdef0"} {
-		if err := l.KeepReport(bad, []byte(`{}`)); err == nil {
+		if err := l.KeepReport(bad, true, []byte(`{}`)); err == nil {
 			t.Errorf("kept under %q", bad)
 		}
 		if _, err := ReadReport(dir, bad); err == nil {
