@@ -97,6 +97,7 @@ func TestRootSandboxOnce(t *testing.T) {
 		"kernel module":   {func(r *kata.CreateSandboxRequest) { r.KernelModules = []*kata.KernelModule{{Name: "evil"}} }, codes.PermissionDenied, "kernel-modules"},
 		"id with slashes": {func(r *kata.CreateSandboxRequest) { r.SandboxId = "../x" }, codes.InvalidArgument, "no name"},
 		"host name":       {func(r *kata.CreateSandboxRequest) { r.Hostname = "a\nb" }, codes.InvalidArgument, "host name"},
+		"long host name":  {func(r *kata.CreateSandboxRequest) { r.Hostname = strings.Repeat("a", 65) }, codes.InvalidArgument, "host name"},
 		"dns line":        {func(r *kata.CreateSandboxRequest) { r.Dns = []string{"nameserver 1.1.1.1\nx"} }, codes.InvalidArgument, "resolv.conf"},
 		"virtiofs":        {func(r *kata.CreateSandboxRequest) { r.Storages[0].Driver = "virtio-fs" }, codes.PermissionDenied, "storage"},
 		"mount over etc":  {func(r *kata.CreateSandboxRequest) { r.Storages[0].MountPoint = "/etc" }, codes.PermissionDenied, "storage"},
@@ -444,6 +445,7 @@ func TestRootNetwork(t *testing.T) {
 	}
 	for name, err := range map[string]error{
 		"named lo":          errOf(g.UpdateInterface(within(t), lo(func(i *kata.Interface) { i.Name = "lo" }))),
+		"long name":         errOf(g.UpdateInterface(within(t), lo(func(i *kata.Interface) { i.Name = strings.Repeat("e", 16) }))),
 		"loopback's own":    errOf(g.UpdateInterface(within(t), lo(func(i *kata.Interface) { i.HwAddr = "00:00:00:00:00:00" }))),
 		"127.0.0.1":         errOf(g.UpdateInterface(within(t), lo(func(i *kata.Interface) { i.IPAddresses[0].Address = "127.0.0.1" }))),
 		"::1":               errOf(g.UpdateInterface(within(t), lo(func(i *kata.Interface) { i.IPAddresses[0].Address = "::1"; i.IPAddresses[0].Mask = "128" }))),

@@ -43,7 +43,7 @@ type exitStatus int
 func (e exitStatus) Error() string { return fmt.Sprintf("the container ended with status %d", int(e)) }
 
 func main() {
-	container.Init() // does not return in a container's first process
+	container.Init()
 	if isPause() {
 		pause()
 	}
