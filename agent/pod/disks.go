@@ -50,9 +50,6 @@ const (
 	// hotplugTime is how long a disk that was added for a request may take to show up, as kata's agent waits.
 	hotplugTime = 5 * time.Second
 	hotplugPoll = 20 * time.Millisecond
-
-	maxBridges  = 7
-	maxNodePath = len("/dev/") + 32
 )
 
 // disk is a block device in a request.
@@ -63,11 +60,9 @@ type disk struct {
 }
 
 var (
-	// pciPath is a way from the root bus through at most maxBridges, as kata writes it: slots in hexadecimal, with a
-	// function or not.
-	pciPath = regexp.MustCompile(`^[01][0-9a-f](\.[0-7])?(/[01][0-9a-f](\.[0-7])?)*$`)
-	// nodePath is at most maxNodePath characters long.
-	nodePath = regexp.MustCompile(`^/dev/[a-z0-9]+$`)
+	// pciPath is a way from the root bus through bridges, as kata writes it: slots in hexadecimal, with a function or not.
+	pciPath  = regexp.MustCompile(`^[01][0-9a-f](\.[0-7])?(/[01][0-9a-f](\.[0-7])?){0,7}$`)
+	nodePath = regexp.MustCompile(`^/dev/[a-z0-9]{1,32}$`)
 )
 
 // parseDisks takes the request's devices that are volumes and refuses any other: a device of the host is not passed on.
@@ -88,9 +83,9 @@ func (s *Service) parseDisks(list []*kata.Device) ([]disk, error) {
 			return nil, refused("is named twice")
 		}
 		switch {
-		case d.GetType() == "blk" && strings.Count(d.GetId(), "/") <= maxBridges && pciPath.MatchString(d.GetId()):
+		case d.GetType() == "blk" && pciPath.MatchString(d.GetId()):
 			got.pci = d.GetId()
-		case (d.GetType() == "blk" || d.GetType() == "mmioblk") && len(d.GetVmPath()) <= maxNodePath && nodePath.MatchString(d.GetVmPath()):
+		case (d.GetType() == "blk" || d.GetType() == "mmioblk") && nodePath.MatchString(d.GetVmPath()):
 			got.node = d.GetVmPath()
 		default:
 			return nil, refused("has a type or place that is not served")

@@ -25,8 +25,8 @@ const (
 	maxNeighbors = 1024
 )
 
-// validLink is a name that the kernel takes, with less than IFNAMSIZ characters, and no path or pattern.
-var validLink = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+// validLink is a name that the kernel takes and no path or pattern.
+var validLink = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$`)
 
 // updateInterface finds an interface by its hardware address and gives it name,
 // addresses and MTU. Loopback belongs to the workload: it is never found.
@@ -71,7 +71,7 @@ func checkInterface(want *kata.Interface) ([]*netlink.Addr, error) {
 	switch {
 	case want == nil:
 		return nil, fail(codes.InvalidArgument, "the request has no interface")
-	case len(want.GetName()) >= unix.IFNAMSIZ || !validLink.MatchString(want.GetName()) || want.GetName() == "lo":
+	case !validLink.MatchString(want.GetName()) || want.GetName() == "lo":
 		return nil, fail(codes.InvalidArgument, "interface name %.40q", want.GetName())
 	case want.GetMtu() > 1<<16:
 		return nil, fail(codes.InvalidArgument, "MTU %d", want.GetMtu())

@@ -28,10 +28,8 @@ const (
 	maxSHM = 64 << 30
 )
 
-// validHostname is RFC 1123; maxHostname is the kernel's own limit (uname(2)).
-var validHostname = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
-
-const maxHostname = 64
+// validHostname is RFC 1123 with the kernel's own limit.
+var validHostname = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$`)
 
 // sandbox is what the containers of the pod share.
 type sandbox struct {
@@ -77,7 +75,7 @@ func checkSandbox(req *kata.CreateSandboxRequest) error {
 		return fail(codes.PermissionDenied, "CreateSandboxRequest is blocked by policy: guest-hooks: programs of the host's choice do not run in this guest")
 	case len(req.GetKernelModules()) > 0:
 		return fail(codes.PermissionDenied, "CreateSandboxRequest is blocked by policy: kernel-modules: modules come with the measured image only")
-	case req.GetHostname() != "" && (len(req.GetHostname()) > maxHostname || !validHostname.MatchString(req.GetHostname())):
+	case req.GetHostname() != "" && !validHostname.MatchString(req.GetHostname()):
 		return fail(codes.InvalidArgument, "hostname %.80q is no host name", req.GetHostname())
 	case len(req.GetDns()) > maxDNS:
 		return fail(codes.InvalidArgument, "%d dns lines, at most %d", len(req.GetDns()), maxDNS)
