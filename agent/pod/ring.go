@@ -2,8 +2,6 @@
 
 package pod
 
-import "slices"
-
 // ringMin is what a ring begins with: most outputs are lines.
 const ringMin = 4 << 10
 
@@ -24,7 +22,7 @@ func (r *ring) put(p []byte) {
 			size *= 2
 		}
 		mem := make([]byte, size)
-		have := copy(mem, r.take(r.have))
+		have := copy(mem, r.take(0, r.have))
 		*r = ring{mem: mem, have: have}
 	}
 	if len(p) == 0 {
@@ -35,14 +33,17 @@ func (r *ring) put(p []byte) {
 	r.have += len(p)
 }
 
-// take returns up to n of the first bytes, which are the caller's.
-func (r *ring) take(n int) []byte {
+// take returns up to n of the first bytes, which are the caller's, behind head bytes
+// more; nil where there are none.
+func (r *ring) take(head, n int) []byte {
 	n = min(n, r.have)
 	if n == 0 {
 		return nil
 	}
 	end := r.first + n
-	out := slices.Concat(r.mem[r.first:min(end, len(r.mem))], r.mem[:max(0, end-len(r.mem))])
+	out := make([]byte, head+n)
+	k := copy(out[head:], r.mem[r.first:])
+	copy(out[head+k:], r.mem)
 	r.first, r.have = end%len(r.mem), r.have-n
 	return out
 }

@@ -79,9 +79,9 @@ func (s *stream) abandon() {
 	s.change(func() { s.gone, s.buf = true, ring{} })
 }
 
-// read returns 1 to n bytes, or none at the end of the stream. One caller reads at
-// a time; what it was given is not given again.
-func (s *stream) read(ctx context.Context, n int) ([]byte, error) {
+// read returns 1 to n bytes behind head bytes for the caller's use, or nil at the end
+// of the stream. One caller reads at a time; what it was given is not given again.
+func (s *stream) read(ctx context.Context, head, n int) ([]byte, error) {
 	select {
 	case s.reading <- struct{}{}:
 		defer func() { <-s.reading }()
@@ -94,7 +94,7 @@ func (s *stream) read(ctx context.Context, n int) ([]byte, error) {
 		s.mu.Unlock()
 		if have > 0 {
 			var out []byte
-			s.change(func() { out = s.buf.take(n) })
+			s.change(func() { out = s.buf.take(head, n) })
 			return out, nil
 		}
 		if over {
@@ -117,7 +117,7 @@ func (i input) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	b, err := i.read(context.Background(), len(p))
+	b, err := i.read(context.Background(), 0, len(p))
 	if err != nil {
 		return 0, err
 	}

@@ -35,7 +35,7 @@ func TestStreamKeepsBytesInOrder(t *testing.T) {
 		var got []byte
 		for {
 			n := 1 + random.IntN(2*largest)
-			b, err := s.read(t.Context(), n)
+			b, err := s.read(t.Context(), 0, n)
 			if err != nil || len(b) > n {
 				t.Fatalf("reading %d bytes: got %d, %v", n, len(b), err)
 			}
@@ -60,7 +60,7 @@ func TestStreamGivesAway(t *testing.T) {
 		if _, err := s.Write(bytes.Repeat([]byte{c}, streamBuffer)); err != nil {
 			t.Fatal(err)
 		}
-		b, err := s.read(t.Context(), streamBuffer)
+		b, err := s.read(t.Context(), 0, streamBuffer)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestStreamFull(t *testing.T) {
 		act  func(*stream, context.CancelFunc)
 		want error
 	}{
-		"read":      {func(s *stream, _ context.CancelFunc) { _, _ = s.read(context.Background(), 10) }, nil},
+		"read":      {func(s *stream, _ context.CancelFunc) { _, _ = s.read(context.Background(), 0, 10) }, nil},
 		"abandoned": {func(s *stream, _ context.CancelFunc) { s.abandon() }, io.ErrClosedPipe},
 		"cancelled": {func(_ *stream, cancel context.CancelFunc) { cancel() }, context.Canceled},
 	} {
