@@ -383,12 +383,12 @@ func TestUnreadAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
-		t.Fatal(err)
-	}
 	// The small answers fill the socket; then the handlers wait, and at last the server stops reading.
 	sent := 0
 	for id := uint32(1); ; id += 2 {
+		if err := c.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
 		if _, err = c.Write(header(uint32(len(body)), id, frameRequest)); err != nil {
 			break
 		}
