@@ -27,6 +27,10 @@ MUSL    := CGO_ENABLED=1 CC=$(CC_MUSL) CGO_CFLAGS="-O2 -idirafter $(CURDIR)/$(SY
 COLD    := github.com/open-policy-agent github.com/lestrrat-go github.com/vektah github.com/cloudflare github.com/opencontainers \
 	github.com/ProtonMail github.com/vishvananda github.com/google/go-containerregistry github.com/docker github.com/mdlayher \
 	github.com/containerd github.com/coreos github.com/godbus github.com/cilium google.golang.org/protobuf google.golang.org/grpc go.yaml.in/yaml
+# So is code of the standard library and beside it that runs once a connection, a certificate or a start.
+COLD    += net/http net/textproto net/url mime crypto/tls crypto/x509 crypto/hpke encoding/asn1 log/slog os/exec regexp/syntax text/template \
+	debug/elf internal/zstd vendor/golang.org/x/net golang.org/x/net golang.org/x/text github.com/sirupsen github.com/valyala \
+	github.com/xeipuuv github.com/yashtewari
 SMALL   := $(foreach p,$(COLD),-gcflags=$(p)/...=-l)
 STATIC  := -s -w -buildid= -linkmode external -extldflags "-static -Wl,--build-id=none"
 
