@@ -34,8 +34,11 @@ const maxOption = 16 << 10
 
 var (
 	deviceID   = regexp.MustCompile(`^(0|[1-9][0-9]{0,7}):(0|[1-9][0-9]{0,7})$`)
-	mapperName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	mapperName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 )
+
+// maxMapperName is the longest mapperName in characters.
+const maxMapperName = 63
 
 // OptionError is an option, by the name that the caller gave it, whose value is not served.
 type OptionError struct{ Name, Reason string }
@@ -118,7 +121,7 @@ func (m *SecureMount) option(name, value string) (refusal string) {
 		// Left out it means false there and true here: more than was asked for is no harm, less is.
 		return oneOf("true")
 	case "mapperName":
-		if m.Name = value; !mapperName.MatchString(value) {
+		if m.Name = value; len(value) > maxMapperName || !mapperName.MatchString(value) {
 			return "want at most 63 of letters, digits and ._-"
 		}
 	case "pool", "dataset":

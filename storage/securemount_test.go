@@ -91,6 +91,7 @@ func TestSecureMountRefuses(t *testing.T) {
 		{"long key", "key", "sealed." + strings.Repeat("a", maxOption), encrypted, ""},
 		{"mapping with a path in its name", "mapperName", "../control", emptyDir, ""},
 		{"mapping like an option", "mapperName", "-f", emptyDir, ""},
+		{"mapping with a long name", "mapperName", strings.Repeat("a", maxMapperName+1), emptyDir, ""},
 		{"mapping without a name", "mapperName", "", emptyDir, ""},
 		{"formatting a volume", "mkfsOpts", "-m 0", encrypted, ""},
 	} {

@@ -9,18 +9,18 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/casemate/casemate/agent/attest/snptest"
+	"github.com/casemate/casemate/agent/attest/snptest/chip"
 	"github.com/casemate/casemate/agent/evidence"
 )
 
 // testSNPAttester signs reports with a key from a directory where the hardware's
 // would be. A relying party accepts them only when it was told to trust that root.
 type testSNPAttester struct {
-	signer *snptest.Signer
+	signer *chip.Signer
 }
 
 func newTestSNP(cfg Config) (Attester, error) {
-	signer, err := snptest.Load(cfg.TestSignerDir)
+	signer, err := chip.Load(cfg.TestSignerDir)
 	if err != nil {
 		return nil, fmt.Errorf("loading the SNP test signer: %w", err)
 	}

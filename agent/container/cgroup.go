@@ -27,8 +27,10 @@ const defaultCgroup = "casemate"
 const agentMemory = 128 << 20
 
 // validCgroup is a plain name: the cgroup lies directly below the root, where no
-// other limit applies to it.
-var validCgroup = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$`)
+// other limit applies to it. It has up to maxCgroup characters.
+var validCgroup = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+
+const maxCgroup = 64
 
 // Limits bound all containers together. A zero field takes its default: all
 // memory but a reserve, and three quarters of the kernel's tasks.
@@ -48,8 +50,8 @@ func newParentGroup(name string, limits Limits) (*parentGroup, error) {
 	if name == "" {
 		name = defaultCgroup
 	}
-	if !validCgroup.MatchString(name) {
-		return nil, fmt.Errorf("cgroup name %q, want %s", name, validCgroup)
+	if len(name) > maxCgroup || !validCgroup.MatchString(name) {
+		return nil, fmt.Errorf("cgroup name %q, want %s of at most %d characters", name, validCgroup, maxCgroup)
 	}
 	limits, err := limits.withDefaults()
 	if err != nil {

@@ -33,6 +33,7 @@ func (rt *Runtime) Create(ctx context.Context, id string, bundle Bundle, stdio S
 	if err := CheckID(id); err != nil {
 		return nil, err
 	}
+	rt.mover.hurry()
 	spec, err := harden(bundle.Spec, bundle.Dir, rt.group.path(id), bundle.Policy)
 	if err != nil {
 		return nil, fmt.Errorf("checking spec of container %s: %w", id, err)

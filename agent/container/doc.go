@@ -24,10 +24,10 @@
 // pivot_root(2) is impossible, a container's root is moved over / instead, which
 // leaves one wall less between the two.
 //
-// Files: reexec.go and guard.c the second start of this program as a container's
-// init; runtime.go and create.go the making of containers, with rollback; start.go,
-// container.go their life; stdio.go streams and terminals; reaper.go orphans;
-// policy.go, spec.go, mounts.go, devices.go, process.go what a spec may say;
-// cgroup.go the cgroup above all; log.go libcontainer's messages; shim_musl.go one
-// symbol for static linking.
+// Files: reexec.go what a program does first; runtime.go and create.go the making
+// of containers, with rollback; start.go, container.go their life; stdio.go
+// streams and terminals; reaper.go orphans; policy.go, spec.go, mounts.go,
+// devices.go, process.go what a spec may say; cgroup.go the cgroup above all;
+// expect.go a wait in the kernel that is had early; log.go libcontainer's
+// messages; shim_musl.go one symbol for static linking.
 package container

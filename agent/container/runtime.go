@@ -61,6 +61,7 @@ type Bundle struct {
 type Runtime struct {
 	state   string // libcontainer's directories, one a container
 	group   *parentGroup
+	mover   *mover
 	noPivot bool
 	reaper  *Reaper
 	log     *slog.Logger
@@ -98,8 +99,12 @@ func New(cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	mover, err := newMover(group)
+	if err != nil {
+		return nil, errors.Join(err, group.remove())
+	}
 	rt := &Runtime{
-		state: cfg.Root, group: group, noPivot: noPivot, log: log,
+		state: cfg.Root, group: group, mover: mover, noPivot: noPivot, log: log,
 		reaper: cfg.Reaper, stop: func() {},
 		containers: map[string]*Container{},
 	}

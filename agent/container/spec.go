@@ -16,8 +16,10 @@ import (
 )
 
 // validID is what a container id may look like: it becomes a directory name, a
-// cgroup name and a keyring name. The length leaves room in NAME_MAX.
-var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{1,127}$`)
+// cgroup name and a keyring name. The length, up to maxID, leaves room in NAME_MAX.
+var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]+$`)
+
+const maxID = 128
 
 // minOOMScore keeps every container more killable than the agent, which runs at
 // -1000, the value that exempts from the OOM killer.
@@ -29,8 +31,8 @@ func refuse(format string, args ...any) error {
 
 // CheckID says whether id may name a container.
 func CheckID(id string) error {
-	if !validID.MatchString(id) {
-		return refuse("container id %.140q, want %s", id, validID)
+	if len(id) > maxID || !validID.MatchString(id) {
+		return refuse("container id %.140q, want %s of at most %d characters", id, validID, maxID)
 	}
 	return nil
 }

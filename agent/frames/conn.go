@@ -28,6 +28,7 @@ const (
 	frameTimeout        = 30 * time.Second // from a frame's first byte to its last
 	writeTimeout        = 30 * time.Second // for a peer that stops reading its answers
 	pendingMax          = 8192             // unanswered requests: 3 waiting ones for each of 1000 containers, and room
+	gatherMax           = 80 << 10         // of an answer that goes out in one write: a full stream buffer and what frames it
 )
 
 // MaxPending bounds the messages of a connection's unanswered requests, in bytes: one of the largest and a flow of
@@ -55,11 +56,15 @@ type Conn struct {
 	spoken  bool
 	headers [frameHeaderSize]byte
 
+	timed bool // a read deadline is set
+
 	// Writing side, used by the library's one writer.
-	out     [frameHeaderSize]byte
-	outHave int
-	outLeft uint32
-	broken  bool
+	gathered []byte   // of the present answer, which the library hands over in parts
+	answered []uint32 // requests whose answer ends in what is being written
+	out      [frameHeaderSize]byte
+	outHave  int
+	outLeft  uint32
+	broken   bool
 
 	mu      sync.Mutex
 	pending map[uint32]int64 // guarded by mu: budget held by each unanswered request
@@ -115,14 +120,17 @@ func (c *Conn) nextFrame() error {
 	if !c.spoken {
 		wait = time.Now().Add(firstRequestTimeout)
 	}
-	if err := c.SetReadDeadline(wait); err != nil {
+	if err := c.readUntil(wait); err != nil {
 		return err
 	}
 	if _, err := c.in.Peek(1); err != nil {
 		return err
 	}
-	if err := c.SetReadDeadline(time.Now().Add(frameTimeout)); err != nil {
-		return err
+	whole := c.hasFrame()
+	if !whole {
+		if err := c.readUntil(time.Now().Add(frameTimeout)); err != nil {
+			return err
+		}
 	}
 	if _, err := io.ReadFull(c.in, c.headers[:]); err != nil {
 		return err
@@ -142,7 +150,29 @@ func (c *Conn) nextFrame() error {
 	if err := c.take(id, int64(size)); err != nil {
 		return err
 	}
-	return c.SetReadDeadline(time.Now().Add(frameTimeout)) // again: take may have waited
+	if whole {
+		return nil
+	}
+	return c.readUntil(time.Now().Add(frameTimeout)) // again: take may have waited
+}
+
+// hasFrame says that the next frame has been read from the socket as a whole.
+func (c *Conn) hasFrame() bool {
+	have := c.in.Buffered()
+	if have < frameHeaderSize {
+		return false
+	}
+	header, err := c.in.Peek(frameHeaderSize)
+	return err == nil && int64(have) >= frameHeaderSize+int64(binary.BigEndian.Uint32(header))
+}
+
+// readUntil sets or lifts the deadline of reads.
+func (c *Conn) readUntil(t time.Time) error {
+	if t.IsZero() && !c.timed {
+		return nil
+	}
+	c.timed = !t.IsZero()
+	return c.SetReadDeadline(t)
 }
 
 // take waits until there is room for one more unanswered request.
@@ -159,40 +189,68 @@ func (c *Conn) take(id uint32, size int64) error {
 	return nil
 }
 
-// Write passes answers on and follows their framing to know which requests are answered. After a failure it
-// swallows the rest, and the reading side tells the library that the peer is gone.
+// Write passes answers on, each as a whole, and follows their framing to know which requests are answered. After a
+// failure it swallows the rest, and the reading side tells the library that the peer is gone.
 func (c *Conn) Write(p []byte) (int, error) {
 	if c.broken {
 		return len(p), nil
 	}
-	err := c.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if err == nil {
-		_, err = c.Conn.Write(p)
+	c.follow(p)
+	var err error
+	switch {
+	case len(c.gathered)+len(p) > gatherMax:
+		if err = c.send(c.gathered); err == nil {
+			err = c.send(p)
+		}
+		c.gathered = c.gathered[:0]
+	case len(c.answered) == 0:
+		c.gathered = append(c.gathered, p...)
+	default:
+		c.gathered = append(c.gathered, p...)
+		err = c.send(c.gathered)
+		c.gathered = c.gathered[:0]
 	}
 	if err != nil {
 		c.broken = true
 		c.Shut()
 		return len(p), nil
 	}
-	c.follow(p)
+	for _, id := range c.answered {
+		c.release(id)
+	}
+	c.answered = c.answered[:0]
 	return len(p), nil
 }
 
+func (c *Conn) send(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	_, err := c.Conn.Write(p)
+	return err
+}
+
+// follow notes whose answers end in p.
 func (c *Conn) follow(p []byte) {
 	for len(p) > 0 {
-		if c.outLeft > 0 {
-			n := min(c.outLeft, uint32(len(p)))
-			c.outLeft -= n
+		if c.outHave < frameHeaderSize {
+			n := copy(c.out[c.outHave:], p)
+			c.outHave += n
 			p = p[n:]
-			continue
-		}
-		n := copy(c.out[c.outHave:], p)
-		c.outHave += n
-		p = p[n:]
-		if c.outHave == frameHeaderSize {
-			c.outHave = 0
+			if c.outHave < frameHeaderSize {
+				return
+			}
 			c.outLeft = binary.BigEndian.Uint32(c.out[0:])
-			c.release(binary.BigEndian.Uint32(c.out[4:]))
+		}
+		n := min(int64(c.outLeft), int64(len(p)))
+		c.outLeft -= uint32(n)
+		p = p[n:]
+		if c.outLeft == 0 {
+			c.outHave = 0
+			c.answered = append(c.answered, binary.BigEndian.Uint32(c.out[4:]))
 		}
 	}
 }

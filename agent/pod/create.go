@@ -40,6 +40,7 @@ func (s *Service) createContainer(ctx context.Context, req *kata.CreateContainer
 	if s.cfg.Begun != nil {
 		s.cfg.Begun(ctx)
 	}
+	s.cfg.Runtime.Expect()
 	if err := s.create(ctx, box, plan, e); err != nil {
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 		defer cancel()

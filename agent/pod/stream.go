@@ -19,7 +19,7 @@ type stream struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change of what follows
-	buf     []byte
+	buf     ring
 	ended   bool // nothing more is written
 	gone    bool // nobody reads any more
 }
@@ -49,14 +49,14 @@ func (s *stream) write(ctx context.Context, p []byte) (done int, err error) {
 			return done, io.ErrClosedPipe
 		}
 		wait := s.changed
-		room := streamBuffer - len(s.buf)
+		room := streamBuffer - s.buf.have
 		s.mu.Unlock()
 		if len(p) == 0 {
 			return done, nil
 		}
 		if room > 0 {
 			n := min(room, len(p))
-			s.change(func() { s.buf = append(s.buf, p[:n]...) })
+			s.change(func() { s.buf.put(p[:n]) })
 			p, done = p[n:], done+n
 			continue
 		}
@@ -76,12 +76,12 @@ func (s *stream) Close() error {
 
 // abandon ends the stream for its writer.
 func (s *stream) abandon() {
-	s.change(func() { s.gone, s.buf = true, nil })
+	s.change(func() { s.gone, s.buf = true, ring{} })
 }
 
-// read returns 1 to n bytes, or none at the end of the stream. One caller reads at
-// a time; what it was given is not given again.
-func (s *stream) read(ctx context.Context, n int) ([]byte, error) {
+// read returns 1 to n bytes behind head bytes for the caller's use, or nil at the end
+// of the stream. One caller reads at a time; what it was given is not given again.
+func (s *stream) read(ctx context.Context, head, n int) ([]byte, error) {
 	select {
 	case s.reading <- struct{}{}:
 		defer func() { <-s.reading }()
@@ -90,15 +90,11 @@ func (s *stream) read(ctx context.Context, n int) ([]byte, error) {
 	}
 	for {
 		s.mu.Lock()
-		wait, have, over := s.changed, len(s.buf), s.ended || s.gone
+		wait, have, over := s.changed, s.buf.have, s.ended || s.gone
 		s.mu.Unlock()
 		if have > 0 {
 			var out []byte
-			s.change(func() {
-				// Given away, not copied: what is written later goes behind it.
-				k := min(n, len(s.buf))
-				out, s.buf = s.buf[:k:k], s.buf[k:]
-			})
+			s.change(func() { out = s.buf.take(head, n) })
 			return out, nil
 		}
 		if over {
@@ -121,7 +117,7 @@ func (i input) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	b, err := i.read(context.Background(), len(p))
+	b, err := i.read(context.Background(), 0, len(p))
 	if err != nil {
 		return 0, err
 	}

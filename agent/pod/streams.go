@@ -44,12 +44,12 @@ func (s *streams) abandon() {
 	_ = s.stdin.Close()
 }
 
-func (s *Service) readStdout(ctx context.Context, req *kata.ReadStreamRequest) (*kata.ReadStreamResponse, error) {
+func (s *Service) readStdout(ctx context.Context, req *kata.ReadStreamRequest) (*output, error) {
 	return s.readOutput(ctx, req, func(st *streams) *stream { return st.stdout })
 }
 
 // readStderr of a terminal reads the terminal, as the runtimes expect.
-func (s *Service) readStderr(ctx context.Context, req *kata.ReadStreamRequest) (*kata.ReadStreamResponse, error) {
+func (s *Service) readStderr(ctx context.Context, req *kata.ReadStreamRequest) (*output, error) {
 	return s.readOutput(ctx, req, func(st *streams) *stream {
 		if st.terminal {
 			return st.stdout
@@ -58,7 +58,7 @@ func (s *Service) readStderr(ctx context.Context, req *kata.ReadStreamRequest) (
 	})
 }
 
-func (s *Service) readOutput(ctx context.Context, req *kata.ReadStreamRequest, which func(*streams) *stream) (*kata.ReadStreamResponse, error) {
+func (s *Service) readOutput(ctx context.Context, req *kata.ReadStreamRequest, which func(*streams) *stream) (*output, error) {
 	p, err := s.process(req.GetContainerId(), req.GetExecId())
 	if err != nil {
 		return nil, err
@@ -66,11 +66,11 @@ func (s *Service) readOutput(ctx context.Context, req *kata.ReadStreamRequest, w
 	if req.GetLen() == 0 {
 		return nil, fail(codes.InvalidArgument, "a read of no bytes would look like the end of the stream")
 	}
-	data, err := which(p.streams).read(ctx, int(min(req.GetLen(), streamBuffer)))
+	data, err := which(p.streams).read(ctx, outputHead, int(min(req.GetLen(), outputMax)))
 	if err != nil {
 		return nil, err
 	}
-	return &kata.ReadStreamResponse{Data: data}, nil
+	return newOutput(data), nil
 }
 
 // writeStdin takes all bytes, waiting for the process; none close the input.

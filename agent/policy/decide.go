@@ -44,6 +44,12 @@ func (p *Policy) Allow(ctx context.Context, request string, msg proto.Message) e
 // Decide judges msg by the rule named request. Every error is an *[agent.Denial]. A decision that changes the state
 // holds all others back until its Begun or Undo, one of which must be called.
 func (p *Policy) Decide(ctx context.Context, request string, msg proto.Message) (agent.Decision, error) {
+	key := repeatKey(request, msg)
+	if known, err := p.repeated(ctx, key); err != nil {
+		return nil, late()
+	} else if known {
+		return stateless{}, nil
+	}
 	input, err := inputOf(msg)
 	if err != nil {
 		return nil, unfit()
@@ -62,6 +68,7 @@ func (p *Policy) Decide(ctx context.Context, request string, msg proto.Message) 
 		return nil, err
 	}
 	if len(ops) == 0 {
+		p.remember(key)
 		return stateless{}, nil
 	}
 	next, err := apply(p.state, ops)
@@ -172,6 +179,7 @@ func (p *Policy) evaluate(ctx context.Context, e evaluation) (value ast.Value, e
 
 // write makes state the one that decisions read. The caller has the turn.
 func (p *Policy) write(ctx context.Context, state map[string]any) error {
+	clear(p.repeats)
 	txn, err := p.store.NewTransaction(ctx, storage.WriteParams)
 	if err != nil {
 		return err

@@ -33,6 +33,8 @@ type Policy struct {
 	// turn holds one token while nobody decides: the lock, as a channel so that waiting ends with the request.
 	turn  chan struct{}
 	state map[string]any // what the store holds as data.pstate; its values are never changed in place
+	// repeats belongs to whoever has the turn, as state does.
+	repeats repeats
 }
 
 // Load compiles text, Rego v1 or v0, and starts with an empty state. Errors name the line; they quote text and are
@@ -59,7 +61,7 @@ func Load(text []byte) (*Policy, error) {
 	}
 	base[stateName] = map[string]any{}
 	p := &Policy{
-		text: text, version: version, compiler: compiler, state: map[string]any{}, turn: make(chan struct{}, 1),
+		text: text, version: version, compiler: compiler, state: map[string]any{}, repeats: repeats{}, turn: make(chan struct{}, 1),
 		store: inmem.NewFromObjectWithOpts(base, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true)),
 	}
 	p.turn <- struct{}{}

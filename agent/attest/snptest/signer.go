@@ -7,30 +7,24 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha512"
-	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
-	"math/big"
-	"slices"
 	"time"
 
 	"github.com/google/go-sev-guest/kds"
 	sgtest "github.com/google/go-sev-guest/testing"
 
+	"github.com/casemate/casemate/agent/attest/snptest/chip"
 	"github.com/casemate/casemate/agent/evidence"
 )
 
-// Signer makes signed reports. It is safe for concurrent use while Params is left
-// alone.
-type Signer struct {
-	Params Params
-	// ARK, ASK and VCEK are the chain, self-signed root first.
-	ARK, ASK, VCEK *x509.Certificate
-
-	key *ecdsa.PrivateKey
-}
+// A signer is the chip's own half, which needs no key material but what it was saved with.
+type (
+	Params = chip.Params
+	TCB    = chip.TCB
+	Signer = chip.Signer
+)
 
 // New makes a signer from key material that go-sev-guest publishes, so it costs no key
 // generation and its root is known to everybody: for unit tests.
@@ -59,14 +53,14 @@ func NewWithFreshKeys(p Params) (*Signer, error) {
 }
 
 func build(p Params, keys *sgtest.AmdKeys) (*Signer, error) {
-	if _, err := p.unsigned([64]byte{}); err != nil {
+	if err := p.Check(); err != nil {
 		return nil, fmt.Errorf("building a test signer: %w", err)
 	}
-	_, _, product, err := p.cpu()
+	_, _, product, err := p.CPU()
 	if err != nil {
 		return nil, fmt.Errorf("building a test signer: %w", err)
 	}
-	extensions, err := p.extensions(product)
+	extensions, err := extensions(p, product)
 	if err != nil {
 		return nil, fmt.Errorf("building a test signer: %w", err)
 	}
@@ -81,13 +75,13 @@ func build(p Params, keys *sgtest.AmdKeys) (*Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("building a test signer: %w", err)
 	}
-	return &Signer{Params: p, ARK: chain.Ark, ASK: chain.Ask, VCEK: chain.Vcek, key: keys.Vcek}, nil
+	return chip.New(p, chain.Ark, chain.Ask, chain.Vcek, keys.Vcek), nil
 }
 
 // extensions are those of AMD publication 57230, "VCEK Certificate and KDS Interface
 // Specification", for the reported TCB and the chip.
-func (p Params) extensions(product string) ([]pkix.Extension, error) {
-	hwid, err := p.hwid()
+func extensions(p Params, product string) ([]pkix.Extension, error) {
+	hwid, err := p.HardwareID()
 	if err != nil {
 		return nil, err
 	}
@@ -103,45 +97,15 @@ func (p Params) extensions(product string) ([]pkix.Extension, error) {
 	return out, nil
 }
 
-// Report returns a raw signed report bound to data.
-func (s *Signer) Report(data [64]byte) ([]byte, error) {
-	raw, err := s.Params.unsigned(data)
+// Create writes a directory for a new signer with fresh keys. It refuses a directory
+// that has one already.
+func Create(dir string, p Params) (*Signer, error) {
+	s, err := NewWithFreshKeys(p)
 	if err != nil {
-		return nil, fmt.Errorf("making a test report: %w", err)
+		return nil, err
 	}
-	return raw, s.Sign(raw)
+	return s, s.Save(dir)
 }
 
-// Sign puts a valid signature into a raw report, whatever else the report says.
-func (s *Signer) Sign(raw []byte) error {
-	if len(raw) != evidence.SNPReportSize {
-		return fmt.Errorf("signing a test report: got %d bytes, want %d", len(raw), evidence.SNPReportSize)
-	}
-	digest := sha512.Sum384(raw[:evidence.SNPSignedSize])
-	r, t, err := ecdsa.Sign(rand.Reader, s.key, digest[:])
-	if err != nil {
-		return fmt.Errorf("signing a test report: %w", err)
-	}
-	for i, n := range []*big.Int{r, t} { // little-endian, 72 bytes each
-		part := raw[evidence.SNPSignedSize+72*i:][:72]
-		slices.Reverse(n.FillBytes(part))
-	}
-	return nil
-}
-
-// Evidence returns a signed report with the chain beside it.
-func (s *Signer) Evidence(data [64]byte) (evidence.SNPEvidence, error) {
-	raw, err := s.Report(data)
-	if err != nil {
-		return evidence.SNPEvidence{}, err
-	}
-	report, err := evidence.ParseSNPReport(raw)
-	if err != nil {
-		return evidence.SNPEvidence{}, fmt.Errorf("making a test report: %w", err)
-	}
-	return evidence.SNPEvidence{Report: report, Certs: []evidence.SNPCert{
-		{Type: evidence.SNPCertVCEK, DER: s.VCEK.Raw},
-		{Type: evidence.SNPCertASK, DER: s.ASK.Raw},
-		{Type: evidence.SNPCertARK, DER: s.ARK.Raw},
-	}}, nil
-}
+// Load reads a directory: see chip.Load.
+func Load(dir string) (*Signer, error) { return chip.Load(dir) }

@@ -123,12 +123,12 @@ func TestCreateAndLoad(t *testing.T) {
 		t.Error("a signer was written over another")
 	}
 	for _, tc := range []struct{ file, content, want string }{
-		{reportFile, "measurment = ''\n", "unknown key"},
-		{reportFile, "measurement = 'aa'\n", "1 bytes, want 48"},
-		{reportFile, "product = 'Rome'\n", "unknown product"},
-		{vcekFile, "no PEM", "not one PEM block"},
-		{keyFile, "", "not one PEM block"},
-		{arkFile, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "ark.pem"},
+		{"report.toml", "measurment = ''\n", "unknown key"},
+		{"report.toml", "measurement = 'aa'\n", "1 bytes, want 48"},
+		{"report.toml", "product = 'Rome'\n", "unknown product"},
+		{"vcek.pem", "no PEM", "not one PEM block"},
+		{"vcek.key", "", "not one PEM block"},
+		{"ark.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "ark.pem"},
 	} {
 		path := filepath.Join(dir, tc.file)
 		saved, err := os.ReadFile(path)

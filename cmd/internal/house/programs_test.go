@@ -14,7 +14,7 @@ import (
 
 // cFiles are the files of ours with C in them, which this test does not read: of these start_cgo.go executes the first
 // process once more, before the Go runtime starts, and the others execute nothing.
-var cFiles = []string{"agent/container/reexec.go", "agent/container/shim_musl.go", "agent/guest/start_cgo.go"}
+var cFiles = []string{"agent/container/reexec/reexec.go", "agent/container/shim_musl.go", "agent/guest/start_cgo.go"}
 
 // starters are the functions that start a program or become one, by the package that has them.
 var starters = map[string][]string{

@@ -76,15 +76,17 @@ type Volume struct {
 // ReplayKBS is the one value of Volume.Replay.
 const ReplayKBS = "kbs"
 
-// volumeName is also the name of a mapping.
-var volumeName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+// volumeName is also the name of a mapping. It has up to maxVolumeName characters.
+var volumeName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
+
+const maxVolumeName = 63
 
 func checkVolumes(volumes map[string]Volume) error {
 	for _, name := range slices.Sorted(maps.Keys(volumes)) {
 		if name == MountScratch {
 			return fmt.Errorf("volume %q: the name means scratch", name)
 		}
-		if !volumeName.MatchString(name) {
+		if len(name) > maxVolumeName || !volumeName.MatchString(name) {
 			return fmt.Errorf("volume %q: want a name of at most 63 of a-z, 0-9 and ._-", name)
 		}
 		if err := volumes[name].check(); err != nil {

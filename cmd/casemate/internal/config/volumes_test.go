@@ -34,6 +34,7 @@ func TestVolumes(t *testing.T) {
 	}
 	edit := func(old, new string) string { return strings.Replace(volumeText, old, new, 1) }
 	for name, c := range map[string]struct{ text, want string }{
+		"long name":             {edit("[volume.data]", "[volume."+strings.Repeat("d", maxVolumeName+1)+"]"), "at most 63"},
 		"no key":                {edit(`key = "kbs:///default/volume/data"`, ""), "volume.data: key"},
 		"key of another place":  {edit("kbs:///default/volume/data", "file:///etc/passwd"), "file:///run/casemate/keys/NAME"},
 		"key above the place":   {edit("kbs:///default/volume/data", "file:///run/casemate/keys/../x"), "file:///run/casemate/keys/NAME"},

@@ -42,12 +42,12 @@ func find(audit []byte, reference string) (*verdict, error) {
 }
 
 // denial is how keybroker words a refusal: a phrase, the rule in brackets, the reference.
-var denial = regexp.MustCompile(`\[([a-z0-9-]{1,64})\](?:, reference ([A-Za-z0-9_-]{1,128}))?`)
+const denial = `\[([a-z0-9-]{1,64})\](?:, reference ([A-Za-z0-9_-]{1,128}))?`
 
 // denied takes rule and reference out of a refusal, "" where another relying party
 // worded it.
 func denied(detail string) (rule, reference string) {
-	m := denial.FindStringSubmatch(detail)
+	m := regexp.MustCompile(denial).FindStringSubmatch(detail)
 	if m == nil {
 		return "", ""
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package snptest
+package chip
 
 import (
 	"encoding/binary"
@@ -39,8 +39,8 @@ const (
 	ecdsaP384      = 1
 )
 
-// cpu returns family, model and the stepping name of the certificate's product.
-func (p Params) cpu() (family, model byte, name string, err error) {
+// CPU returns family, model and the stepping name of the certificate's product.
+func (p Params) CPU() (family, model byte, name string, err error) {
 	switch p.Product {
 	case "", string(evidence.Milan):
 		return 0x19, 0x01, "Milan-B0", nil
@@ -67,8 +67,8 @@ func hexField(name, text string, size int) ([]byte, error) {
 	return b, nil
 }
 
-// hwid returns the hardware id as the VCEK carries it.
-func (p Params) hwid() ([]byte, error) {
+// HardwareID returns the id of the chip as the VCEK carries it: 64 bytes, 8 on Turin.
+func (p Params) HardwareID() ([]byte, error) {
 	id, err := hexField("chip_id", p.ChipID, 64)
 	if err == nil && p.Product == string(evidence.Turin) {
 		id = id[:8]
@@ -76,9 +76,15 @@ func (p Params) hwid() ([]byte, error) {
 	return id, err
 }
 
+// Check says whether reports can be made of p.
+func (p Params) Check() error {
+	_, err := p.unsigned([64]byte{})
+	return err
+}
+
 // unsigned lays a report out, AMD publication 56860, without its signature.
 func (p Params) unsigned(reportData [64]byte) ([]byte, error) {
-	family, model, _, err := p.cpu()
+	family, model, _, err := p.CPU()
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package snptest
+package chip
 
 import (
 	"bytes"
@@ -25,20 +25,11 @@ const (
 	reportFile = "report.toml"
 )
 
-// Create writes a directory for a new signer with fresh keys. It refuses a directory
-// that has one already.
-func Create(dir string, p Params) (*Signer, error) {
-	s, err := NewWithFreshKeys(p)
-	if err != nil {
-		return nil, err
-	}
+// Save writes a directory for the signer. It refuses one that has a signer already.
+func (s *Signer) Save(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("creating test signer: %w", err)
+		return fmt.Errorf("saving test signer: %w", err)
 	}
-	return s, s.save(dir)
-}
-
-func (s *Signer) save(dir string) error {
 	der, err := x509.MarshalPKCS8PrivateKey(s.key)
 	if err != nil {
 		return fmt.Errorf("saving test signer: %w", err)
@@ -81,7 +72,7 @@ func Load(dir string) (*Signer, error) {
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
 		return nil, fmt.Errorf("loading test signer: %s: unknown key %q", reportFile, unknown[0].String())
 	}
-	if _, err := s.Params.unsigned([64]byte{}); err != nil {
+	if err := s.Params.Check(); err != nil {
 		return nil, fmt.Errorf("loading test signer: %s: %w", reportFile, err)
 	}
 	for _, f := range []struct {
