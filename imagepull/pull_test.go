@@ -413,6 +413,9 @@ func TestPullSigned(t *testing.T) {
 	p := newTestPuller(t, r, func(c *Config) { c.Policy = policy })
 	mustFail(t, p, r.ref("v1"), trust.ErrDenied)
 	mustFail(t, p, r.ref("index"), trust.ErrDenied)
+	if _, err := p.Resolve(t.Context(), r.ref("v1")); !errors.Is(err, trust.ErrDenied) {
+		t.Errorf("resolving an unsigned image: got %v", err)
+	}
 	if n := r.blobRequests(); n != 0 {
 		t.Errorf("got %d blob requests for unsigned images", n)
 	}
@@ -433,6 +436,9 @@ func TestPullSigned(t *testing.T) {
 	mustPull(t, p, r.ref("index"))
 	mustFail(t, p, r.ref("v1"), trust.ErrDenied) // cached, but not signed by itself
 	sign(manifest)
+	if _, err := p.Resolve(t.Context(), r.ref("v1")); err != nil {
+		t.Errorf("resolving a signed image: %v", err)
+	}
 	mustPull(t, p, r.ref("v1"))
 	mustPull(t, p, r.ref(digestOf(manifest)))
 }

@@ -16,6 +16,7 @@
 // reads it.
 //
 // Files: params.go (the tuple), superblock.go, pin.go (a pin as text, kata's form),
-// layout.go (where the levels lie), tree.go (building), check.go (checking), find.go
-// (which device a pin means), fec.go (where parity lies).
+// layout.go (where the levels lie), tree.go (building), sealed.go (building while the
+// data is written), check.go (checking), find.go and onedevice.go (which device a pin
+// means), fec.go (where parity lies).
 package verity

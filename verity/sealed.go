@@ -4,7 +4,7 @@ package verity
 
 import (
 	"context"
-	"crypto/subtle"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -35,9 +35,13 @@ type Sealed struct {
 	tree       io.WriterAt
 	groupBytes int64
 	size       int64    // highest byte written or size set
-	sums       [][]byte // digest of each group's hash block; nil for a group that is zero
+	sums       []digest // of each group's hash block; zero for a group that nothing was written to
 	cache      []*group // most recent last
+	block      []byte   // for one hash block at a time
 }
+
+// digest is that of the one algorithm here.
+type digest [sha256.Size]byte
 
 // group is the data below one hash block of the lowest level.
 type group struct {
@@ -60,7 +64,7 @@ func Seal(data SealedFile, tree io.WriterAt, salt []byte) (*Sealed, error) {
 		return nil, err
 	}
 	l := newLayout(p)
-	return &Sealed{params: p, layout: l, hash: l.hasher(), data: data, dataOut: data, tree: tree, groupBytes: int64(l.perBlock) * int64(p.DataBlockSize)}, nil
+	return &Sealed{params: p, layout: l, hash: l.hasher(), data: data, dataOut: data, tree: tree, groupBytes: int64(l.perBlock) * int64(p.DataBlockSize), block: make([]byte, p.HashBlockSize)}, nil
 }
 
 // reserve is where the lowest level begins in the tree's file, in hash blocks: behind room for every level above it.
@@ -139,22 +143,32 @@ func (s *Sealed) group(number int64) (*group, error) {
 
 // load reads a group again and checks it.
 func (s *Sealed) load(g *group) error {
-	if g.number >= int64(len(s.sums)) || s.sums[g.number] == nil {
+	if !s.written(g.number) {
 		clear(g.bytes)
 		return nil
 	}
 	if err := readFull(s.data, g.bytes, uint64(g.number*s.groupBytes)); err != nil {
 		return err
 	}
-	if subtle.ConstantTimeCompare(s.hash.sum(nil, s.leaf(g.bytes, s.layout.perBlock)), s.sums[g.number]) != 1 {
+	if s.digest(s.leaf(g.bytes, s.layout.perBlock)) != s.sums[g.number] {
 		return fmt.Errorf("%w: %d bytes at %d", ErrDisk, s.groupBytes, g.number*s.groupBytes)
 	}
 	return nil
 }
 
-// leaf is the hash block of the first n data blocks of a group.
+func (s *Sealed) written(number int64) bool {
+	return number < int64(len(s.sums)) && s.sums[number] != digest{}
+}
+
+func (s *Sealed) digest(block []byte) (d digest) {
+	s.hash.sum(d[:0], block)
+	return d
+}
+
+// leaf is the hash block of the first n data blocks of a group, until the next one is made.
 func (s *Sealed) leaf(b []byte, n uint64) []byte {
-	block := make([]byte, s.params.HashBlockSize)
+	block := s.block
+	clear(block)
 	for i := range int(n) {
 		at := i * s.layout.slot
 		s.hash.sum(block[at:at:at+s.layout.digestSize], b[i*s.params.DataBlockSize:][:s.params.DataBlockSize])
@@ -176,9 +190,9 @@ func (s *Sealed) put(g *group, n uint64) error {
 
 func (s *Sealed) keep(number int64, leaf []byte) error {
 	for number >= int64(len(s.sums)) {
-		s.sums = append(s.sums, nil)
+		s.sums = append(s.sums, digest{})
 	}
-	s.sums[number] = s.hash.sum(nil, leaf)
+	s.sums[number] = s.digest(leaf)
 	at := (int64(s.reserve()) + number) * int64(s.params.HashBlockSize)
 	if _, err := s.tree.WriteAt(leaf, at); err != nil {
 		return fmt.Errorf("writing the tree of a sealed file: %w", err)
@@ -214,8 +228,7 @@ func (s *Sealed) Finish(ctx context.Context) (Pin, error) {
 
 // complete writes what is outstanding of a group of n data blocks.
 func (s *Sealed) complete(number int64, n uint64) error {
-	written := number < int64(len(s.sums)) && s.sums[number] != nil
-	if n == s.layout.perBlock && written {
+	if n == s.layout.perBlock && s.written(number) {
 		for _, g := range s.cache {
 			if g.number == number {
 				return s.put(g, n)
@@ -235,19 +248,20 @@ func (s *Sealed) complete(number int64, n uint64) error {
 func (s *Sealed) above(l layout) ([]byte, error) {
 	sums := s.sums[:l.levels[0].blocks]
 	for _, lv := range l.levels[1:] {
-		var next [][]byte
+		var next []digest
 		for number := range lv.blocks {
-			block := make([]byte, l.HashBlockSize)
+			block := s.block
+			clear(block)
 			from := number * l.perBlock
 			for i, sum := range sums[from:min(from+l.perBlock, uint64(len(sums)))] {
-				copy(block[i*l.slot:], sum)
+				copy(block[i*l.slot:], sum[:])
 			}
 			if _, err := s.tree.WriteAt(block, int64(lv.offset+number*uint64(l.HashBlockSize))); err != nil {
 				return nil, fmt.Errorf("writing the tree of a sealed file: %w", err)
 			}
-			next = append(next, s.hash.sum(nil, block))
+			next = append(next, s.digest(block))
 		}
 		sums = next
 	}
-	return sums[0], nil
+	return sums[0][:], nil
 }

@@ -167,3 +167,26 @@ func TestBindLayers(t *testing.T) {
 		}
 	}
 }
+
+// TestCheckErofs: what a layer's device holds is looked at before the kernel mounts it.
+func TestCheckErofs(t *testing.T) {
+	for name, tt := range map[string]struct {
+		content []byte
+		want    error
+	}{
+		"erofs":    {append(make([]byte, erofsOffset), 0xe2, 0xe1, 0xf5, 0xe0), nil},
+		"ext4":     {append(make([]byte, erofsOffset+56), 0x53, 0xef), errNotErofs},
+		"squashfs": {append([]byte("hsqs"), make([]byte, 4096)...), errNotErofs},
+	} {
+		file := filepath.Join(t.TempDir(), "device")
+		if err := os.WriteFile(file, tt.content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := checkErofs(file); !errors.Is(err, tt.want) || (err == nil) != (tt.want == nil) {
+			t.Errorf("%s: got %v, want %v", name, err, tt.want)
+		}
+	}
+	if err := checkErofs(os.DevNull); err == nil {
+		t.Error("nothing was taken for a file system")
+	}
+}

@@ -61,10 +61,10 @@ func (p *podImages) OpenLayers(ctx context.Context, reference, dir string, devic
 	if err != nil {
 		return nil, hostPhrase(reference, err)
 	}
-	opened, err := &pod.Image{}, p.m.measureImage(reference, img.Manifest.String())
-	if err == nil {
-		opened, err = p.bundle(img.Image, reference, dir)
+	if err := p.m.measureImage(reference, img.Manifest.String()); err != nil {
+		return nil, errors.Join(hostPhrase(reference, err), img.Close())
 	}
+	opened, err := p.bundle(img.Image, reference, dir)
 	if err != nil {
 		return nil, errors.Join(err, img.Close())
 	}
