@@ -75,6 +75,33 @@ type Config struct {
 	Log *slog.Logger
 }
 
+// Devices returns attesters for the named devices, in that order: they attest beside the TEE
+// that Detect found. A name is an error where the machine has no such device; none is
+// looked for that is not named.
+func Devices(cfg Config, names []evidence.TEE) ([]Attester, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	var list []Attester
+	for _, name := range names {
+		var device Attester
+		var err error
+		switch name {
+		case evidence.TPM:
+			device, err = openTPMAttester(cfg)
+		case evidence.SampleDevice:
+			device, err = newSampleDevice(cfg)
+		default:
+			err = errors.New("no attester for it here")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("detecting device %.32q: %w", name, err)
+		}
+		list = append(list, device)
+	}
+	return list, nil
+}
+
 const reportSubsystem = configfsi.TsmPrefix + "/report"
 
 // Detect returns the attester for the TEE that this machine has. Where it finds none,

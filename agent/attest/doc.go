@@ -6,6 +6,7 @@
 //
 // A plain TPM 2.0 (TCG TPM 2.0 Library) is used when it is asked for by name, never because
 // nothing else is there: it protects no memory. Its quote covers all SHA-256 registers.
+// Devices makes it one that attests beside the TEE, whose report then binds its key.
 //
 // Detect goes by the report provider that the kernel names, and refuses a machine
 // without one. There is no fallback: the sample TEE exists only in binaries built with

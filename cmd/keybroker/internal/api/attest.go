@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
-	"fmt"
 	"net/http"
 
 	"github.com/casemate/casemate/agent/evidence"
@@ -101,11 +100,14 @@ func (s *Server) judge(ctx context.Context, sess session, body []byte, record *a
 	if subtle.ConstantTimeCompare([]byte(a.RuntimeData.Nonce()), []byte(sess.nonce)) != 1 {
 		return deny("nonce", "the nonce of this session", "another")
 	}
-	if a.RuntimeData.AdditionalEvidence() != "" {
-		return deny("additional-evidence", "none: there is no verifier for devices", fmt.Sprintf("%d bytes", len(a.RuntimeData.AdditionalEvidence())))
+	in := verifier.Input{TEE: sess.tee, Evidence: a.Evidence}
+	if in.Devices, err = evidence.ParseAdditional(a.RuntimeData.AdditionalEvidence()); err != nil {
+		return deny("additional-evidence", "evidence of devices with a verifier, tpm or sampledevice", err.Error())
 	}
-	reportData, err := a.RuntimeData.ReportData(sess.hash)
-	if err != nil {
+	if in.ReportData, err = a.RuntimeData.ReportData(sess.hash); err != nil {
+		return token.Grant{}, nil, err
+	}
+	if in.DeviceData, err = a.RuntimeData.DeviceReportData(sess.hash); err != nil {
 		return token.Grant{}, nil, err
 	}
 	unlisted, err := s.admission.screen(a.InitData)
@@ -119,12 +121,12 @@ func (s *Server) judge(ctx context.Context, sess session, body []byte, record *a
 		return token.Grant{}, nil, err
 	}
 	defer s.release()
-	return s.verify(sess, a, reportData, record)
+	return s.verify(sess, a, in, record)
 }
 
 // verify parses the initdata, which some registration lists, and judges the evidence.
 // The caller holds a slot of verifying.
-func (s *Server) verify(sess session, a evidence.Attestation, reportData evidence.ReportData, record *audit.Record) (token.Grant, []verifier.Finding, error) {
+func (s *Server) verify(sess session, a evidence.Attestation, in verifier.Input, record *audit.Record) (token.Grant, []verifier.Finding, error) {
 	digest, registration, denied, err := s.admission.admit(s.store, a.InitData)
 	record.InitData, record.Workload = digest.String(), registration.ID
 	if err != nil {
@@ -133,9 +135,8 @@ func (s *Server) verify(sess session, a evidence.Attestation, reportData evidenc
 	if denied != nil {
 		return token.Grant{}, []verifier.Finding{*denied}, nil
 	}
-	verdict := s.verifier.Verify(verifier.Input{
-		TEE: sess.tee, Evidence: a.Evidence, ReportData: reportData, InitData: digest, Registration: registration, Now: s.now(),
-	})
+	in.InitData, in.Registration, in.Now = digest, registration, s.now()
+	verdict := s.verifier.Verify(in)
 	record.Guest(verdict.Facts)
 	record.InitData = digest.String()
 	if !verdict.Allowed() {

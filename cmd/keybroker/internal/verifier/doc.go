@@ -20,5 +20,5 @@
 // compare with the registration, at every release too; snp.go, snpchecks.go rows on SNP
 // evidence; snpcert.go, snpchain.go, snproots.go certificates; collateral.go those on
 // disk and revocation; tcb.go firmware levels; snpclaims.go claims; tdx.go, tdxchecks.go, tdxpck.go, tdxtcb.go the same for TDX; tpm.go a
-// plain TPM, whose key nobody but the owner vouches for; sample.go the sample TEE.
+// plain TPM, whose key nobody but the owner vouches for; sample.go the sample TEE; devices.go devices beside the TEE.
 package verifier

@@ -135,6 +135,9 @@ var violations = []violation{
 		w.verifier.snp.floors[owner.Milan] = owner.TCB{SNP: 24}
 		w.edit = func(raw []byte) { raw[0x1F6]-- }
 	}},
+	{"devices", "a device that did not come along", func(_ *testing.T, w *world) {
+		w.in.Registration.Devices = []evidence.TEE{evidence.TPM}
+	}},
 	{"tee-listed", "a TEE the workload does not take", func(t *testing.T, w *world) {
 		w.in.Registration.TEEs = []evidence.TEE{evidence.Sample}
 	}},

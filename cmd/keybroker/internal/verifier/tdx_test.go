@@ -94,6 +94,9 @@ var tdxViolations = []struct {
 	{"tcb-minimum", "out of date", func(t *testing.T, w *tdxWorld) { w.Status = "OutOfDate" }},
 	{"tcb-minimum", "old level", func(t *testing.T, w *tdxWorld) { w.in.Registration.TDX.MinimumTCBDate = "2025-01-01" }},
 	{"test-root", "test root not taken", func(t *testing.T, w *tdxWorld) { w.in.Registration.TestRoots = false }},
+	{"devices", "a device that did not come along", func(_ *testing.T, w *tdxWorld) {
+		w.in.Registration.Devices = []evidence.TEE{evidence.TPM}
+	}},
 	{"tee-listed", "tdx not listed", func(t *testing.T, w *tdxWorld) { w.in.Registration.TEEs = []evidence.TEE{evidence.SNP} }},
 	{"initdata-listed", "initdata not listed", func(t *testing.T, w *tdxWorld) { w.in.Registration.InitData = nil }},
 }

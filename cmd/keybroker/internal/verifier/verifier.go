@@ -51,6 +51,10 @@ type Input struct {
 	Evidence json.RawMessage
 	// ReportData is what the handshake binds the evidence to.
 	ReportData evidence.ReportData
+	// Devices are the parts of devices beside the TEE, and DeviceData is what they are
+	// bound to. The report binds the parts themselves through ReportData.
+	Devices    []evidence.DeviceEvidence
+	DeviceData evidence.ReportData
 	// InitData is the digest of the initdata document that came along.
 	InitData Digest
 	// Registration is what the guest claims to be.
@@ -100,6 +104,7 @@ func (v *Verifier) Verify(in Input) Verdict {
 			Rule: "verifier", Wanted: "a TEE with a verifier: snp, tdx, az-snp-vtpm, az-tdx-vtpm, tpm, sample", Found: string(in.TEE),
 		}}}
 	}
+	judgeDevices(in, deviceTables(), &verdict)
 	if verdict.complete {
 		verdict.Findings = append(verdict.Findings, Recheck(verdict.Facts, in.Registration)...)
 	}

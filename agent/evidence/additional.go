@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package evidence
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// SampleDevice is the device that proves nothing, as the sample TEE is the TEE. It is never
+// a primary TEE, so ParseTEE does not know it.
+const SampleDevice TEE = "sampledevice"
+
+// ParseDevice returns the kind of device of that exact name, or an error that quotes it.
+// Devices are what stands beside a primary TEE in additional_evidence.
+func ParseDevice(name string) (TEE, error) {
+	switch device := TEE(name); device {
+	case TPM, SampleDevice:
+		return device, nil
+	}
+	return "", fmt.Errorf("unknown device %s", quote(name))
+}
+
+// DeviceEvidence is the evidence of one device beside the primary TEE, a JSON object. It is
+// bound to RuntimeData.DeviceReportData.
+type DeviceEvidence struct {
+	Device   TEE
+	Evidence json.RawMessage
+}
+
+// EncodeAdditional returns the additional_evidence of an attestation: a JSON object with a
+// member for each device, in the order of their names; "" for no device. The primary
+// report binds exactly this text.
+func EncodeAdditional(parts []DeviceEvidence) (string, error) {
+	if len(parts) == 0 {
+		return "", nil
+	}
+	parts = slices.Clone(parts)
+	slices.SortFunc(parts, func(a, b DeviceEvidence) int { return strings.Compare(string(a.Device), string(b.Device)) })
+	out := []byte{'{'}
+	for i, p := range parts {
+		if _, err := ParseDevice(string(p.Device)); err != nil {
+			return "", fmt.Errorf("encoding additional evidence: %w", err)
+		}
+		if i > 0 && parts[i-1].Device == p.Device {
+			return "", fmt.Errorf("encoding additional evidence: two parts of %s", p.Device)
+		}
+		if v := jsontext.Value(p.Evidence); !v.IsValid() || v.Kind() != '{' {
+			return "", fmt.Errorf("encoding additional evidence: %s: not a JSON object", p.Device)
+		}
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(fmt.Appendf(out, `"%s":`, p.Device), p.Evidence...)
+	}
+	if out = append(out, '}'); len(out) > MaxAdditionalEvidenceSize {
+		return "", fmt.Errorf("encoding additional evidence: %d bytes, at most %d allowed", len(out), MaxAdditionalEvidenceSize)
+	}
+	return string(out), nil
+}
+
+// ParseAdditional takes additional_evidence apart, in the order of the names. It refuses a
+// device that it does not know by name, a repeated one, a part that is no object, and an
+// object without parts, which is not how none is written. The parts are not looked into.
+func ParseAdditional(text string) ([]DeviceEvidence, error) {
+	if text == "" {
+		return nil, nil
+	}
+	r := readObject("additional evidence", []byte(text), MaxAdditionalEvidenceSize)
+	if r.err != nil {
+		return nil, r.err
+	}
+	var parts []DeviceEvidence
+	for name, value := range r.members {
+		device, err := ParseDevice(name)
+		if err != nil {
+			return nil, fmt.Errorf("parsing additional evidence: %w", err)
+		}
+		if value.Kind() != '{' {
+			return nil, fmt.Errorf("parsing additional evidence: %s: not a JSON object", device)
+		}
+		parts = append(parts, DeviceEvidence{Device: device, Evidence: json.RawMessage(value)})
+	}
+	if len(parts) == 0 {
+		return nil, errors.New("parsing additional evidence: no part, want an empty text for none")
+	}
+	slices.SortFunc(parts, func(a, b DeviceEvidence) int { return strings.Compare(string(a.Device), string(b.Device)) })
+	return parts, nil
+}
