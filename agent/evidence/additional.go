@@ -3,6 +3,7 @@
 package evidence
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,28 @@ func ParseDevice(name string) (TEE, error) {
 type DeviceEvidence struct {
 	Device   TEE
 	Evidence json.RawMessage
+}
+
+// Device makes its evidence; every attester is one.
+type Device interface {
+	// TEE returns the device's name.
+	TEE() TEE
+	// Evidence returns fresh evidence bound to r, a JSON object.
+	Evidence(ctx context.Context, r ReportData) (json.RawMessage, error)
+}
+
+// GatherAdditional asks each device for evidence bound to r and returns what
+// EncodeAdditional makes of it. One that fails is an error that names it.
+func GatherAdditional[D Device](ctx context.Context, devices []D, r ReportData) (string, error) {
+	var parts []DeviceEvidence
+	for _, device := range devices {
+		raw, err := device.Evidence(ctx, r)
+		if err != nil {
+			return "", fmt.Errorf("making evidence of device %s: %w", device.TEE(), err)
+		}
+		parts = append(parts, DeviceEvidence{Device: device.TEE(), Evidence: raw})
+	}
+	return EncodeAdditional(parts)
 }
 
 // EncodeAdditional returns the additional_evidence of an attestation: a JSON object with a

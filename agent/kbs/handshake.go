@@ -140,15 +140,7 @@ func (c *Client) additional(ctx context.Context, challenge evidence.Challenge, p
 	if err != nil {
 		return "", violation(err)
 	}
-	parts := make([]evidence.DeviceEvidence, len(c.cfg.Devices))
-	for i, device := range c.cfg.Devices {
-		raw, err := device.Evidence(ctx, bound)
-		if err != nil {
-			return "", fmt.Errorf("making evidence of device %s: %w", device.TEE(), err)
-		}
-		parts[i] = evidence.DeviceEvidence{Device: device.TEE(), Evidence: raw}
-	}
-	return evidence.EncodeAdditional(parts)
+	return evidence.GatherAdditional(ctx, c.cfg.Devices, bound)
 }
 
 func (c *Client) attest(ctx context.Context, s *session, attestation []byte, reference *string) error {

@@ -85,15 +85,7 @@ func (a *Agent) GetAdditionalEvidence(ctx context.Context, in *pb.GetAdditionalE
 	if err != nil {
 		return nil, err
 	}
-	var parts []evidence.DeviceEvidence
-	for _, device := range a.Devices {
-		raw, err := device.Evidence(ctx, bound)
-		if err != nil {
-			return nil, &failure{"get evidence failed", fmt.Errorf("device %s: %w", device.TEE(), err)}
-		}
-		parts = append(parts, evidence.DeviceEvidence{Device: device.TEE(), Evidence: raw})
-	}
-	text, err := evidence.EncodeAdditional(parts)
+	text, err := evidence.GatherAdditional(ctx, a.Devices, bound)
 	if err != nil {
 		return nil, &failure{"get evidence failed", err}
 	}

@@ -198,3 +198,19 @@ func TestDevicesAtRelease(t *testing.T) {
 		t.Errorf("key taken back: %+v", failed)
 	}
 }
+
+// A TD takes a TPM beside it by the same rules.
+func TestTPMBesideATD(t *testing.T) {
+	w, tpm := newTDXWorld(t, 5), newTPMWorld(t)
+	v := w.verifier(t)
+	w.in.DeviceData, w.in.Devices = tpm.in.ReportData, []evidence.DeviceEvidence{{Device: evidence.TPM, Evidence: []byte(tpm.evidence(t))}}
+	wantDenied(t, v.Verify(w.in), "devices", "attestation-key-listed")
+	w.in.Registration.Devices, w.in.Registration.TPM = []evidence.TEE{evidence.TPM}, tpm.in.Registration.TPM
+	got := v.Verify(w.in)
+	wantAllowed(t, got)
+	if got.Facts.TEE != evidence.TDX || got.Devices[0].Vector.Hardware != 2 {
+		t.Errorf("%+v, devices %+v", got.Facts, got.Devices)
+	}
+	w.in.DeviceData = reportData(t)
+	wantDenied(t, v.Verify(w.in), "tpm-report-data")
+}
