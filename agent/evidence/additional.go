@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -17,12 +15,16 @@ import (
 // a primary TEE, so ParseTEE does not know it.
 const SampleDevice TEE = "sampledevice"
 
+// devices are the kinds that there are, in the order of their names.
+func devices() []TEE { return []TEE{SampleDevice, TPM} }
+
 // ParseDevice returns the kind of device of that exact name, or an error that quotes it.
 // Devices are what stands beside a primary TEE in additional_evidence.
 func ParseDevice(name string) (TEE, error) {
-	switch device := TEE(name); device {
-	case TPM, SampleDevice:
-		return device, nil
+	for _, device := range devices() {
+		if string(device) == name {
+			return device, nil
+		}
 	}
 	return "", fmt.Errorf("unknown device %s", quote(name))
 }
@@ -63,24 +65,28 @@ func EncodeAdditional(parts []DeviceEvidence) (string, error) {
 	if len(parts) == 0 {
 		return "", nil
 	}
-	parts = slices.Clone(parts)
-	slices.SortFunc(parts, func(a, b DeviceEvidence) int { return strings.Compare(string(a.Device), string(b.Device)) })
-	out := []byte{'{'}
-	for i, p := range parts {
+	for _, p := range parts {
 		if _, err := ParseDevice(string(p.Device)); err != nil {
 			return "", fmt.Errorf("encoding additional evidence: %w", err)
-		}
-		if i > 0 && parts[i-1].Device == p.Device {
-			return "", fmt.Errorf("encoding additional evidence: two parts of %s", p.Device)
 		}
 		if v := jsontext.Value(p.Evidence); !v.IsValid() || v.Kind() != '{' {
 			return "", fmt.Errorf("encoding additional evidence: %s: not a JSON object", p.Device)
 		}
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(fmt.Appendf(out, `"%s":`, p.Device), p.Evidence...)
 	}
+	var out []byte
+	for _, device := range devices() {
+		before := len(out)
+		for _, p := range parts {
+			if p.Device != device {
+				continue
+			}
+			if len(out) > before {
+				return "", fmt.Errorf("encoding additional evidence: two parts of %s", device)
+			}
+			out = append(fmt.Appendf(out, `,"%s":`, device), p.Evidence...)
+		}
+	}
+	out[0] = '{' // in place of the first comma
 	if out = append(out, '}'); len(out) > MaxAdditionalEvidenceSize {
 		return "", fmt.Errorf("encoding additional evidence: %d bytes, at most %d allowed", len(out), MaxAdditionalEvidenceSize)
 	}
@@ -98,20 +104,21 @@ func ParseAdditional(text string) ([]DeviceEvidence, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	var parts []DeviceEvidence
 	for name, value := range r.members {
-		device, err := ParseDevice(name)
-		if err != nil {
+		if device, err := ParseDevice(name); err != nil {
 			return nil, fmt.Errorf("parsing additional evidence: %w", err)
-		}
-		if value.Kind() != '{' {
+		} else if value.Kind() != '{' {
 			return nil, fmt.Errorf("parsing additional evidence: %s: not a JSON object", device)
 		}
-		parts = append(parts, DeviceEvidence{Device: device, Evidence: json.RawMessage(value)})
+	}
+	var parts []DeviceEvidence
+	for _, device := range devices() {
+		if value, ok := r.members[string(device)]; ok {
+			parts = append(parts, DeviceEvidence{Device: device, Evidence: json.RawMessage(value)})
+		}
 	}
 	if len(parts) == 0 {
 		return nil, errors.New("parsing additional evidence: no part, want an empty text for none")
 	}
-	slices.SortFunc(parts, func(a, b DeviceEvidence) int { return strings.Compare(string(a.Device), string(b.Device)) })
 	return parts, nil
 }

@@ -230,7 +230,8 @@ func eachAzureViolation(t *testing.T, tee evidence.TEE, f func(rule, name string
 		return
 	}
 	for _, tt := range violations {
-		if !slices.Contains(apart, tt.rule) && tt.name != "no certificate anywhere" {
+		// Azure's evidence has a place for a VCEK, and nothing else.
+		if !slices.Contains(apart, tt.rule) && tt.name != "no certificate anywhere" && !strings.HasPrefix(tt.name, "a provider's key,") {
 			w := newAzureWorld(t, tee)
 			w.snp.in.Registration = w.in.Registration
 			tt.do(t, w.snp)

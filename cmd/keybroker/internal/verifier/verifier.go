@@ -19,7 +19,7 @@ type Config struct {
 	// TDXTestRoot is PEM: a root to trust in place of Intel's, only for registrations with
 	// test_roots. Nil for none.
 	TDXTestRoot []byte
-	// Collateral is a directory with vcek/HWID/*.der and crl/*.crl, "" for none.
+	// Collateral is a directory with vcek/HWID/*.der, vlek/LINE.pem and crl/*.crl, "" for none.
 	Collateral string
 	// KDS is the address of AMD's Key Distribution Service, AMDKDS or a mirror of it; ""
 	// asks nobody. What it sends is kept in Collateral, which must be given then.
