@@ -31,6 +31,7 @@ type machine struct {
 	rego     *string           // initdata's policy.rego, nil when there is none
 	events   *eventlog.Log
 	scratch  scratch // open while run runs
+	pulls    pullMeter
 	// transcript is where the last handshake is written down; "" is nowhere.
 	transcript string
 	steps      steps
@@ -197,7 +198,7 @@ func (m *machine) puller(ctx context.Context, client *kbs.Client, unwrapper imag
 	if err != nil {
 		return nil, err
 	}
-	c := imagepull.Config{Store: store, Policy: policy, Unwrapper: unwrapper, Insecure: m.conf.Image.InsecureRegistries, Log: m.log, Progress: m.steps.progress()}
+	c := imagepull.Config{Store: store, Policy: policy, Unwrapper: unwrapper, Insecure: m.conf.Image.InsecureRegistries, Log: m.log, Progress: m.pulls.watch(m.steps.progress())}
 	c.Proxy = imagepull.Proxy{HTTPS: m.conf.Image.HTTPSProxy, HTTP: m.conf.Image.HTTPProxy, No: m.conf.Image.NoProxy}
 	if uri := m.conf.Image.CredentialsURI; uri != "" {
 		raw, err := m.document(ctx, client, uri, maxDocument)

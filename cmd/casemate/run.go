@@ -130,11 +130,7 @@ func (m *machine) pull(ctx context.Context, image, store string) (_ *imagepull.P
 	if err != nil {
 		return nil, nil, err
 	}
-	var img *imagepull.Image
-	err = m.steps.do("pull, verify and open the image", func() error {
-		img, err = puller.Pull(ctx, image)
-		return err
-	})
+	img, err := m.pullImage(ctx, m.steps, puller, image)
 	if err == nil {
 		err = m.measureImage(image, img.Manifest.String())
 	}
