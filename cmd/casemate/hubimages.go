@@ -64,7 +64,7 @@ func (i *hubImages) PullImage(ctx context.Context, imageURL, bundlePath string) 
 	if err != nil {
 		return "", worded(err)
 	}
-	img, err := puller.Pull(ctx, imageURL)
+	img, err := i.m.pullImage(ctx, i.m.steps.quietly(), puller, imageURL)
 	if err != nil {
 		return "", worded(err)
 	}

@@ -300,6 +300,9 @@ func TestTPMBesideATEE(t *testing.T) {
 		return err
 	}
 	must(t, get(tpm)) // under the built-in policy: both parts are affirming
+	if last := b.wantLast("release", ""); last.Devices != "tpm" || last.AttestationKey != evidence.KeyDigest(e.AttestationKey) {
+		t.Errorf("the log names devices %q with key %q", last.Devices, last.AttestationKey)
+	}
 	must(t, events.Measure(eventlog.DomainImages, "PullImage", `{"image":"a", "digest":"sha256:b"}`))
 	must(t, get(tpm))
 
