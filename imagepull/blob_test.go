@@ -69,6 +69,37 @@ func TestBlobCut(t *testing.T) {
 	}
 }
 
+// Whoever waits learns how often a connection was begun again, and pulls that were not cut
+// count none.
+func TestRetriesAreCounted(t *testing.T) {
+	for name, cut := range map[string]bool{"cut": true, "whole": false} {
+		r := newRegistryFake(t)
+		rng := rand.New(rand.NewPCG(1, 2))
+		body := make([]byte, 1<<20)
+		for i := range body {
+			body[i] = byte(rng.Uint32())
+		}
+		l := plainLayer(tarOf(t, entry{name: "f", body: string(body)}))
+		r.put(t, "v1", testImage{layers: []testLayer{l}})
+		sent, requests := 0, 0
+		if cut {
+			handle := cutting(l.blob, true, rng, &sent)
+			r.handle = func(w http.ResponseWriter, req *http.Request) bool {
+				if strings.HasSuffix(req.URL.Path, digestOf(l.blob)) {
+					requests++
+				}
+				return handle(w, req)
+			}
+		}
+		var last Progress
+		p := newTestPuller(t, r, func(c *Config) { c.Progress = func(p Progress) { last = p } })
+		mustPull(t, p, r.ref("v1"))
+		if want := max(requests-1, 0); last.Retries != want || cut != (want > 1) || last.Fetched != int64(len(l.blob)) {
+			t.Errorf("%s: %d retries and %d bytes, want %d and %d", name, last.Retries, last.Fetched, want, len(l.blob))
+		}
+	}
+}
+
 // A server that ignores ranges starts over: the bytes it repeats are skipped,
 // but only as long as none is paid for three times.
 func TestBlobWithoutRanges(t *testing.T) {

@@ -23,6 +23,7 @@ type Progress struct {
 	Bytes     int64         // to be fetched, as transferred
 	Fetched   int64         // of them; a byte that had to come twice counts once
 	Elapsed   time.Duration // since the first layer was asked for
+	Retries   int           // of config and layers: connections begun again
 }
 
 // progress counts for one pull; its stages add to it as they run.
@@ -33,12 +34,13 @@ type progress struct {
 	began     time.Time
 	unpacked  atomic.Int64
 	fetched   atomic.Int64
+	retries   *atomic.Int64
 }
 
 func (p *progress) now() Progress {
 	return Progress{
 		Reference: p.reference, Layers: p.layers, Unpacked: int(p.unpacked.Load()),
-		Bytes: p.bytes, Fetched: p.fetched.Load(), Elapsed: time.Since(p.began),
+		Bytes: p.bytes, Fetched: p.fetched.Load(), Elapsed: time.Since(p.began), Retries: int(p.retries.Load()),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -39,7 +40,9 @@ func (p *Puller) steps(ctx context.Context, reference string, ref reference, pol
 		return nil, err
 	}
 	defer closeSource()
+	retries := new(atomic.Int64)
 	f := p.fetcher(src)
+	f.retrier.retries = retries
 	found, config, err := p.admit(ctx, f, ref, policy)
 	if err != nil {
 		return nil, err
@@ -53,7 +56,7 @@ func (p *Puller) steps(ctx context.Context, reference string, ref reference, pol
 	if err := preflight(p.store.dir, size); err != nil {
 		return nil, err
 	}
-	done := p.follow(reference, plans)
+	done := p.follow(reference, plans, retries)
 	stop := done.watch(p.cfg.Progress, p.log)
 	layers, err := p.fetchLayers(ctx, f, plans, done)
 	stop()
@@ -146,9 +149,9 @@ func (p *Puller) missing(plans []layerPlan) (layers int, size int64) {
 	return len(counted), size
 }
 
-func (p *Puller) follow(reference string, plans []layerPlan) *progress {
+func (p *Puller) follow(reference string, plans []layerPlan, retries *atomic.Int64) *progress {
 	layers, size := p.missing(plans)
-	return &progress{reference: reference, layers: layers, bytes: size, began: time.Now()}
+	return &progress{reference: reference, layers: layers, bytes: size, began: time.Now(), retries: retries}
 }
 
 // fetchLayers returns the manifest's layers, bottom first, each held once for

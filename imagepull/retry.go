@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,6 +20,8 @@ type retrier struct {
 	attempts int           // without progress, the first included
 	first    time.Duration // wait before the second attempt; doubles each time
 	longest  time.Duration // cap of one wait, also of a Retry-After
+
+	retries *atomic.Int64 // counts the attempts behind the first, nil for nobody
 }
 
 // defaultRetrier waits about 0.2, 0.4 and 0.8 s: it rides out a restart of a
@@ -67,6 +70,9 @@ func (r retrier) wait(ctx context.Context, n int, err error) error {
 	defer t.Stop()
 	select {
 	case <-t.C:
+		if r.retries != nil {
+			r.retries.Add(1)
+		}
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -73,6 +74,37 @@ type Config struct {
 	Runtime RuntimeLog
 	// Log tells what evidence is made of; nil discards.
 	Log *slog.Logger
+
+	// openTSM and sevGuest are the kernel's; nil for the real ones.
+	openTSM  func() (configfsi.Client, error)
+	sevGuest sevIoctl
+}
+
+// Devices returns attesters for the named devices, in that order: they attest beside the TEE
+// that Detect found. A name is an error where the machine has no such device; none is
+// looked for that is not named.
+func Devices(cfg Config, names []evidence.TEE) ([]Attester, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	var list []Attester
+	for _, name := range names {
+		var device Attester
+		var err error
+		switch name {
+		case evidence.TPM:
+			device, err = openTPMAttester(cfg)
+		case evidence.SampleDevice:
+			device, err = newSampleDevice(cfg)
+		default:
+			err = errors.New("no attester for it here")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("detecting device %.32q: %w", name, err)
+		}
+		list = append(list, device)
+	}
+	return list, nil
 }
 
 const reportSubsystem = configfsi.TsmPrefix + "/report"
@@ -85,6 +117,12 @@ func Detect(cfg Config) (Attester, error) {
 	}
 	if cfg.EventLog == "" {
 		cfg.EventLog = ccelPath
+	}
+	if cfg.openTSM == nil {
+		cfg.openTSM = linuxtsm.MakeClient
+	}
+	if cfg.sevGuest == nil {
+		cfg.sevGuest = sevGuestIoctl
 	}
 	switch {
 	case cfg.TestSignerDir != "" && cfg.TEE != "" && cfg.TEE != evidence.SNP:
@@ -116,7 +154,12 @@ func Detect(cfg Config) (Attester, error) {
 
 func detectTSM(cfg Config) (Attester, error) {
 	if cfg.TSM == nil {
-		client, err := linuxtsm.MakeClient()
+		client, err := cfg.openTSM()
+		if errors.Is(err, fs.ErrNotExist) {
+			if a, none := detectSEVGuest(cfg); !errors.Is(none, fs.ErrNotExist) {
+				return a, none
+			}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%w (%s)", err, devices())
 		}
@@ -128,15 +171,25 @@ func detectTSM(cfg Config) (Attester, error) {
 	}
 	switch name {
 	case snpProvider:
-		return &snpAttester{tsm: cfg.TSM}, nil
+		return &snpAttester{source: tsmSNP{cfg.TSM}}, nil
 	case tdxProvider:
 		return &tdxAttester{tsm: cfg.TSM, eventLog: cfg.EventLog, runtime: cfg.Runtime, log: cfg.Log}, nil
 	}
 	return nil, fmt.Errorf("unsupported report provider %.32q in %s, want %s or %s", name, reportSubsystem, snpProvider, tdxProvider)
 }
 
-// devices says which guest devices exist, for whoever reads that there is no TEE: a
-// device without configfs-tsm is a kernel before 6.7 or a missing mount.
+// detectSEVGuest finds an SNP guest whose kernel has no configfs-tsm, by a report that is
+// thrown away. The error is fs.ErrNotExist where there is no such device.
+func detectSEVGuest(cfg Config) (Attester, error) {
+	a := &snpAttester{source: sevGuest{cfg.sevGuest}}
+	if _, _, err := a.report(context.Background(), freshData()); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// devices says which guest devices exist, for whoever reads that there is no TEE: TDX's
+// without configfs-tsm is a kernel before 6.7 or a missing mount.
 func devices() string {
 	var states []string
 	for _, path := range []string{"/dev/sev-guest", "/dev/tdx_guest"} {

@@ -9,3 +9,7 @@ import "errors"
 func newSample(Config) (Attester, error) {
 	return nil, errors.New("TEE \"sample\" proves nothing and is not part of this build (build tag sample)")
 }
+
+func newSampleDevice(Config) (Attester, error) {
+	return nil, errors.New("device \"sampledevice\" proves nothing and is not part of this build (build tag sample)")
+}

@@ -17,8 +17,22 @@ import (
 const snpProvider = "sev_guest"
 
 // snpAttester is an AMD SEV-SNP guest.
-type snpAttester struct {
-	tsm configfsi.Client
+type snpAttester struct{ source snpSource }
+
+// snpSource makes a report bound to data, with the host's certificate table.
+type snpSource interface {
+	report(ctx context.Context, data [evidence.ReportDataSize]byte) (report, certs []byte, err error)
+}
+
+// tsmSNP is configfs-tsm.
+type tsmSNP struct{ client configfsi.Client }
+
+func (t tsmSNP) report(ctx context.Context, data [evidence.ReportDataSize]byte) (report, certs []byte, err error) {
+	resp, err := getReport(ctx, t.client, snpProvider, data)
+	if err != nil {
+		return nil, nil, err
+	}
+	return resp.OutBlob, resp.AuxBlob, nil
 }
 
 func (*snpAttester) TEE() evidence.TEE { return evidence.SNP }
@@ -48,11 +62,11 @@ func (a *snpAttester) BoundInitData(ctx context.Context) ([]byte, error) {
 }
 
 func (a *snpAttester) report(ctx context.Context, data [evidence.ReportDataSize]byte) (evidence.SNPReport, []byte, error) {
-	resp, err := getReport(ctx, a.tsm, snpProvider, data)
+	raw, certs, err := a.source.report(ctx, data)
 	if err != nil {
 		return evidence.SNPReport{}, nil, err
 	}
-	rep, err := evidence.ParseSNPReport(resp.OutBlob)
+	rep, err := evidence.ParseSNPReport(raw)
 	if err != nil {
 		return evidence.SNPReport{}, nil, err
 	}
@@ -60,5 +74,5 @@ func (a *snpAttester) report(ctx context.Context, data [evidence.ReportDataSize]
 	if !bytes.Equal(rep.ReportData(), data[:]) {
 		return evidence.SNPReport{}, nil, errors.New("the report is bound to other data than asked for")
 	}
-	return rep, resp.AuxBlob, nil
+	return rep, certs, nil
 }

@@ -25,4 +25,7 @@ func TestReleaseBuildsRefuseTestAttesters(t *testing.T) {
 			t.Errorf("%+v: got %v, %v, want error %q", tc.cfg, a, err, tc.want)
 		}
 	}
+	if d, err := Devices(Config{}, []evidence.TEE{evidence.SampleDevice}); err == nil || !strings.Contains(err.Error(), "build tag sample") {
+		t.Errorf("got %v, %v for a sample device", d, err)
+	}
 }

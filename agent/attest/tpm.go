@@ -47,9 +47,10 @@ func openTPM() (transport.TPMCloser, error) {
 	return nil, errors.Join(failed...)
 }
 
-// tpmAttester is a machine with a TPM 2.0 that no hardware report binds. It is only made
-// when measured configuration asks for it by name: beside a real TEE it would be a
-// fallback to something weaker.
+// tpmAttester is a machine with a TPM 2.0. It is only made when measured configuration asks
+// for it by name, as the TEE, which no hardware report binds, or as a device, whose
+// evidence the report of the TEE binds: in place of a TEE it would be a fallback to
+// something weaker.
 type tpmAttester struct {
 	open     TPMOpener
 	eventLog string
@@ -60,6 +61,15 @@ type tpmAttester struct {
 }
 
 func newTPM(cfg Config) (Attester, error) {
+	a, err := openTPMAttester(cfg)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Log.Warn("PLAIN TPM: nothing protects this guest's memory from its host, and the evidence is worth what its TPM's maker is")
+	return a, nil
+}
+
+func openTPMAttester(cfg Config) (*tpmAttester, error) {
 	a := &tpmAttester{open: cfg.TPM, eventLog: cfg.TPMEventLog, runtime: cfg.Runtime, log: cfg.Log}
 	if a.open == nil {
 		a.open = openTPM
@@ -71,7 +81,6 @@ func newTPM(cfg Config) (Attester, error) {
 	if err := a.use(context.Background(), func(transport.TPM) error { return nil }); err != nil {
 		return nil, fmt.Errorf("detecting a TPM: %w", err)
 	}
-	cfg.Log.Warn("PLAIN TPM: nothing protects this guest's memory from its host, and the evidence is worth what its TPM's maker is")
 	return a, nil
 }
 

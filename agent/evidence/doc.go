@@ -18,7 +18,7 @@
 // and nothing here verifies a signature.
 //
 // Files: tee.go names; hash.go hash negotiation; reportdata.go what a report is
-// bound to; runtimedata.go its canonical JSON; jwk.go the TEE key; protocol.go and
+// bound to; runtimedata.go its canonical JSON; additional.go the parts of devices beside the TEE; jwk.go the TEE key; protocol.go and
 // attestation.go the KBS bodies; snpreport.go the raw SNP report; snpevidence.go
 // and snpcert.go its JSON form; tdx.go, tdxquote.go and tdreport.go
 // TDX evidence; tpmquote.go and tpmevidence.go TPM evidence; eventlog.go and tpmlog.go

@@ -47,6 +47,9 @@ type Config struct {
 	AllowPlainHTTP bool
 	KeyAlgorithm   KeyAlgorithm
 	Attester       Attester
+	// Devices attest beside Attester, each bound to the same nonce and key; nil is none. One
+	// that cannot ends the handshake.
+	Devices []Attester
 	// InitData is the initdata document as delivered; nil when there is none.
 	InitData []byte
 	// RequestTimeout bounds one request with its answer; 0 means 60 s.

@@ -107,7 +107,11 @@ func (c *Client) attestation(ctx context.Context, challenge evidence.Challenge, 
 	if err != nil {
 		return nil, fmt.Errorf("describing the TEE key: %w", err)
 	}
-	runtimeData, err := evidence.NewRuntimeData(challenge.Nonce, public, "")
+	additional, err := c.additional(ctx, challenge, public)
+	if err != nil {
+		return nil, err
+	}
+	runtimeData, err := evidence.NewRuntimeData(challenge.Nonce, public, additional)
 	if err != nil {
 		return nil, violation(err)
 	}
@@ -120,6 +124,23 @@ func (c *Client) attestation(ctx context.Context, challenge evidence.Challenge, 
 		return nil, fmt.Errorf("making evidence: %w", err)
 	}
 	return evidence.Attestation{InitData: c.cfg.InitData, RuntimeData: runtimeData, Evidence: primary}.Encode()
+}
+
+// additional is the evidence of the devices, made before that of the TEE, which binds its
+// text; "" without devices.
+func (c *Client) additional(ctx context.Context, challenge evidence.Challenge, public evidence.JWK) (string, error) {
+	if len(c.cfg.Devices) == 0 {
+		return "", nil
+	}
+	alone, err := evidence.NewRuntimeData(challenge.Nonce, public, "")
+	if err != nil {
+		return "", violation(err)
+	}
+	bound, err := alone.DeviceReportData(challenge.Hash)
+	if err != nil {
+		return "", violation(err)
+	}
+	return evidence.GatherAdditional(ctx, c.cfg.Devices, bound)
 }
 
 func (c *Client) attest(ctx context.Context, s *session, attestation []byte, reference *string) error {

@@ -24,6 +24,8 @@ import (
 type Agent struct {
 	// Evidence must not be nil.
 	Evidence Evidencer
+	// Devices attest beside Evidence; nil is none.
+	Devices []Evidencer
 	// Raw binds evidence to the caller's bytes themselves, 1 to 64 of them, as upstream
 	// does: a caller can then attest in the guest's name. Only measured configuration
 	// may set it.
@@ -52,34 +54,45 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 // GetEvidence binds evidence to data of the caller's choice, in the domain of
 // workloads (evidence.WorkloadReportData) unless Raw is set.
 func (a *Agent) GetEvidence(ctx context.Context, in *pb.GetEvidenceRequest) (*pb.GetEvidenceResponse, error) {
-	out, err := a.evidence(ctx, in.RuntimeData)
+	bound, err := a.bind(in.RuntimeData)
 	if err != nil {
 		return nil, err
-	}
-	return &pb.GetEvidenceResponse{Evidence: out}, nil
-}
-
-func (a *Agent) evidence(ctx context.Context, data []byte) ([]byte, error) {
-	if len(data) > maxRuntimeData {
-		return nil, &failure{"get evidence failed", fmt.Errorf("%d bytes of runtime data, want at most %d", len(data), maxRuntimeData)}
-	}
-	bound := evidence.WorkloadReportData(data)
-	if a.Raw {
-		var err error
-		if bound, err = evidence.RawReportData(data); err != nil {
-			return nil, &failure{"get evidence failed", err}
-		}
 	}
 	out, err := inTurn(ctx, &a.turn, func() (json.RawMessage, error) { return a.Evidence.Evidence(ctx, bound) })
 	if err != nil {
 		return nil, &failure{"get evidence failed", err}
 	}
-	return out, nil
+	return &pb.GetEvidenceResponse{Evidence: out}, nil
 }
 
-// GetAdditionalEvidence returns nothing: no further device is attested.
-func (a *Agent) GetAdditionalEvidence(context.Context, *pb.GetAdditionalEvidenceRequest) (*pb.GetEvidenceResponse, error) {
-	return &pb.GetEvidenceResponse{}, nil
+// bind is what evidence for the caller's data is bound to.
+func (a *Agent) bind(data []byte) (bound evidence.ReportData, err error) {
+	switch {
+	case len(data) > maxRuntimeData:
+		err = fmt.Errorf("%d bytes of runtime data, want at most %d", len(data), maxRuntimeData)
+	case a.Raw:
+		bound, err = evidence.RawReportData(data)
+	default:
+		bound = evidence.WorkloadReportData(data)
+	}
+	if err != nil {
+		return bound, &failure{"get evidence failed", err}
+	}
+	return bound, nil
+}
+
+// GetAdditionalEvidence binds the evidence of the devices as GetEvidence binds the TEE's. It
+// returns a JSON object with a member for each, no bytes at all without devices.
+func (a *Agent) GetAdditionalEvidence(ctx context.Context, in *pb.GetAdditionalEvidenceRequest) (*pb.GetEvidenceResponse, error) {
+	bound, err := a.bind(in.RuntimeData)
+	if err != nil {
+		return nil, err
+	}
+	text, err := inTurn(ctx, &a.turn, func() (string, error) { return evidence.GatherAdditional(ctx, a.Devices, bound) })
+	if err != nil {
+		return nil, &failure{"get evidence failed", err}
+	}
+	return &pb.GetEvidenceResponse{Evidence: []byte(text)}, nil
 }
 
 // errNoToken refuses GetToken: upstream's answer carries the private TEE key.
@@ -195,7 +208,11 @@ func (a *Agent) GetTeeType(context.Context, *pb.GetTeeTypeRequest) (*pb.GetTeeTy
 	return &pb.GetTeeTypeResponse{Tee: string(a.Evidence.TEE())}, nil
 }
 
-// GetAdditionalTees names none.
+// GetAdditionalTees names the devices.
 func (a *Agent) GetAdditionalTees(context.Context, *pb.GetAdditionalTeesRequest) (*pb.GetAdditionalTeesResponse, error) {
-	return &pb.GetAdditionalTeesResponse{}, nil
+	out := &pb.GetAdditionalTeesResponse{}
+	for _, device := range a.Devices {
+		out.AdditionalTees = append(out.AdditionalTees, string(device.TEE()))
+	}
+	return out, nil
 }

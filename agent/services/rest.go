@@ -148,9 +148,10 @@ func (s *REST) info(ctx context.Context, w http.ResponseWriter, r *http.Request)
 		return
 	}
 	var info struct {
-		Version string `json:"version"`
-		TEE     string `json:"tee,omitempty"`
-		Feature string `json:"feature"`
+		Version    string   `json:"version"`
+		TEE        string   `json:"tee,omitempty"`
+		Additional []string `json:"additional_tees,omitempty"`
+		Feature    string   `json:"feature"`
 	}
 	info.Version, info.Feature = "Guest Components Version: "+s.Version, "resource"
 	if s.Agent != nil {
@@ -159,7 +160,12 @@ func (s *REST) info(ctx context.Context, w http.ResponseWriter, r *http.Request)
 			s.fail(w, &failure{"get TEE type failed", err})
 			return
 		}
-		info.TEE, info.Feature = tee.Tee, "all"
+		devices, err := s.Agent.GetAdditionalTees(ctx, &pb.GetAdditionalTeesRequest{})
+		if err != nil {
+			s.fail(w, &failure{"get TEE type failed", err})
+			return
+		}
+		info.TEE, info.Additional, info.Feature = tee.Tee, devices.AdditionalTees, "all"
 		if s.Resources == nil {
 			info.Feature = "attestation"
 		}

@@ -24,6 +24,11 @@ func TestREST(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	device, err := sampleDevice{}.Evidence(t.Context(), evidence.WorkloadReportData([]byte("x")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	devices := &REST{Agent: &Agent{Evidence: sampleTEE{}, Devices: []Evidencer{sampleDevice{}}, Log: log}, Version: "1", Log: log}
 	const peer = "127.0.0.1:5"
 	for name, c := range map[string]struct {
 		rest               *REST
@@ -53,6 +58,8 @@ func TestREST(t *testing.T) {
 		"evidence without data":    {all, peer, "GET", "/aa/evidence", "", 400, "BAD REQUEST"},
 		"evidence by POST":         {all, peer, "POST", "/aa/evidence?runtime_data=x", "", 404, "URL NOT FOUND"},
 		"additional evidence":      {all, peer, "GET", "/aa/additional-evidence?runtime_data=x", "", 200, ""},
+		"evidence of a device":     {devices, peer, "GET", "/aa/additional-evidence?runtime_data=x", "", 200, `{"sampledevice":` + string(device) + `}`},
+		"info with a device":       {devices, peer, "GET", "/info", "", 200, `{"version":"Guest Components Version: 1","tee":"sample","additional_tees":["sampledevice"],"feature":"attestation"}`},
 		"token":                    {all, peer, "GET", "/aa/token?token_type=kbs", "", 500, "get token failed: not enabled"},
 		"token without a type":     {all, peer, "GET", "/aa/token", "", 400, "BAD REQUEST"},
 		"event":                    {all, peer, "POST", "/aa/aael", `{"domain":"d","operation":"o","content":"c"}`, 200, `{"success":"false","message":"runtime measurement is not enabled"}`},

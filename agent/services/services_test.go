@@ -230,3 +230,43 @@ func TestAgent(t *testing.T) {
 		}
 	}
 }
+
+// sampleDevice attests beside the TEE.
+type sampleDevice struct{ sampleTEE }
+
+func (sampleDevice) TEE() evidence.TEE { return evidence.SampleDevice }
+
+// What a workload gets of the devices is bound in its own domain, as the TEE's is.
+func TestAdditionalEvidence(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	client := aa.NewTTRPCAttestationAgentServiceClient(dial(t, (&Agent{Evidence: sampleTEE{}, Devices: []Evidencer{sampleDevice{}}, Log: log}).Serve))
+	in := &aa.GetAdditionalEvidenceRequest{RuntimeData: []byte("nonce")}
+	got, err := client.GetAdditionalEvidence(t.Context(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := sampleDevice{}.Evidence(t.Context(), evidence.WorkloadReportData(in.RuntimeData))
+	if err != nil || string(got.Evidence) != `{"sampledevice":`+string(want)+`}` {
+		t.Errorf("got %s, %v", got.Evidence, err)
+	}
+	if tees, err := client.GetAdditionalTees(t.Context(), &aa.GetAdditionalTeesRequest{}); err != nil || len(tees.AdditionalTees) != 1 || tees.AdditionalTees[0] != "sampledevice" {
+		t.Errorf("devices %v, %v", tees, err)
+	}
+
+	none := aa.NewTTRPCAttestationAgentServiceClient(dial(t, (&Agent{Evidence: sampleTEE{}, Log: log}).Serve))
+	if got, err := none.GetAdditionalEvidence(t.Context(), in); err != nil || len(got.Evidence) != 0 {
+		t.Errorf("without devices: %q, %v", got.GetEvidence(), err)
+	}
+	broken := aa.NewTTRPCAttestationAgentServiceClient(dial(t, (&Agent{Evidence: sampleTEE{}, Devices: []Evidencer{sampleDevice{sampleTEE{errors.New(canary)}}}, Log: log}).Serve))
+	if got, err := broken.GetAdditionalEvidence(t.Context(), in); err == nil || !strings.Contains(err.Error(), "get evidence failed") || strings.Contains(err.Error(), canary) {
+		t.Errorf("a device that fails: %q, %v", got.GetEvidence(), err)
+	}
+	raw := &Agent{Evidence: sampleTEE{}, Devices: []Evidencer{sampleDevice{}}, Raw: true, Log: log}
+	if got, err := raw.GetAdditionalEvidence(t.Context(), in); err != nil || !strings.Contains(string(got.Evidence), "bm9uY2U=") {
+		t.Errorf("raw: %q, %v", got.GetEvidence(), err)
+	}
+	in.RuntimeData = make([]byte, maxRuntimeData+1)
+	if _, err := client.GetAdditionalEvidence(t.Context(), in); err == nil {
+		t.Error("more data than the limit is taken")
+	}
+}

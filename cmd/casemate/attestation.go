@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -35,8 +36,10 @@ func (m *machine) attested(ctx context.Context) (*kbs.Client, error) {
 // workloads: no relying party takes it for the guest's own handshake.
 func runEvidence(ctx context.Context, args []string) error {
 	var file string
+	var devices bool
 	o, _, err := parse(args, 0, 0, func(s *flag.FlagSet) {
 		s.StringVar(&file, "data", "", "the file whose content the evidence is bound to; - is standard input")
+		s.BoolVar(&devices, "devices", false, "the evidence of the devices beside the TEE instead")
 	})
 	if err != nil {
 		return err
@@ -56,12 +59,25 @@ func runEvidence(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	out, err := m.attester.Evidence(ctx, evidence.WorkloadReportData(data))
+	out, err := m.workloadEvidence(ctx, data, devices)
 	if err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(os.Stdout, "%s\n", out)
 	return err
+}
+
+// workloadEvidence is that of the TEE, or a JSON object with that of each device.
+func (m *machine) workloadEvidence(ctx context.Context, data []byte, devices bool) ([]byte, error) {
+	bound := evidence.WorkloadReportData(data)
+	if !devices {
+		return m.attester.Evidence(ctx, bound)
+	}
+	text, err := evidence.GatherAdditional(ctx, m.devices, bound)
+	if err == nil && text == "" {
+		err = errors.New("no devices are configured")
+	}
+	return []byte(text), err
 }
 
 // runToken prints the relying party's attestation token, a JWT. The TEE key that

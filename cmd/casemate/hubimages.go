@@ -76,7 +76,7 @@ func (i *hubImages) pull(ctx context.Context, reference string) (*imagepull.Imag
 	if err != nil {
 		return nil, err
 	}
-	img, err := puller.Pull(ctx, reference)
+	img, err := i.m.pullImage(ctx, i.m.steps.quietly(), puller, reference)
 	if err != nil {
 		return nil, err
 	}

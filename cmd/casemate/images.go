@@ -103,7 +103,7 @@ func (p *podImages) pull(ctx context.Context, reference string) (*imagepull.Imag
 	if err != nil {
 		return nil, err
 	}
-	img, err := puller.Pull(ctx, reference)
+	img, err := p.m.pullImage(ctx, p.m.steps.quietly(), puller, reference)
 	if err != nil {
 		return nil, err
 	}

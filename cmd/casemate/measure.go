@@ -14,7 +14,8 @@ import (
 )
 
 // openEvents opens the event log where configuration asks for one. Of the platforms that
-// are attested here TDX and a plain TPM have a register to bind it to.
+// are attested here TDX and a plain TPM, also one beside another TEE, have a register to
+// bind it to.
 func (m *machine) openEvents(dir, measurements string) error {
 	if !m.conf.EventLog.Enable {
 		return nil
@@ -26,8 +27,10 @@ func (m *machine) openEvents(dir, measurements string) error {
 			return err
 		}
 	}
-	if pcr, ok := attest.TPMEvents(m.attester); ok {
-		register = pcr
+	for _, a := range append([]attest.Attester{m.attester}, m.devices...) {
+		if pcr, ok := attest.TPMEvents(a); ok && register == nil {
+			register = pcr
+		}
 	}
 	events, err := eventlog.Open(dir, register)
 	if err != nil {
@@ -38,6 +41,15 @@ func (m *machine) openEvents(dir, measurements string) error {
 		m.steps.say("the event log is unbound: this platform shows no register to extend, so no relying party sees it")
 	}
 	return nil
+}
+
+// deviceEvents is the event log for a TPM beside the TEE: that of a TD is in its own
+// registers, and in a second place it would not replay.
+func (m *machine) deviceEvents() attest.RuntimeLog {
+	if m.attester.TEE() == evidence.TDX {
+		return nil
+	}
+	return heldEvents{m}
 }
 
 // heldEvents is the event log for the attester, which is made before configuration is

@@ -27,10 +27,12 @@ import (
 type machine struct {
 	conf     config.Measured
 	attester attest.Attester
-	initdata []byte  // verbatim, nil when there is none
-	rego     *string // initdata's policy.rego, nil when there is none
+	devices  []attest.Attester // that attest beside it
+	initdata []byte            // verbatim, nil when there is none
+	rego     *string           // initdata's policy.rego, nil when there is none
 	events   *eventlog.Log
 	scratch  scratch // open while run or serve runs
+	pulls    pullMeter
 	// transcript is where the last handshake is written down; "" is nowhere.
 	transcript string
 	steps      steps
@@ -100,6 +102,9 @@ func newMachine() *machine {
 func (m *machine) detect() error {
 	return m.steps.do("find the TEE", func() (err error) {
 		m.attester, err = attest.Detect(attest.Config{TEE: m.conf.TEE, TestSignerDir: m.conf.TestSNP.Dir, Runtime: heldEvents{m}, Log: m.log})
+		if err == nil {
+			m.devices, err = attest.Devices(attest.Config{Runtime: m.deviceEvents(), Log: m.log}, m.conf.Devices)
+		}
 		if err != nil {
 			return fmt.Errorf("%w: %w", errNoTEE, err)
 		}
@@ -164,8 +169,15 @@ func (m *machine) kbsConfig() (kbs.Config, error) {
 	}
 	return kbs.Config{
 		URL: m.conf.KBS.URL, Roots: roots, AllowPlainHTTP: m.conf.KBS.PlainHTTP,
-		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, InitData: m.initdata, Transcript: m.keepTranscript, Report: m.report, Issued: m.clock, Log: m.log,
+		KeyAlgorithm: kbs.KeyAlgorithm(m.conf.KBS.KeyAlgorithm), Attester: m.attester, Devices: kbsDevices(m.devices), InitData: m.initdata, Transcript: m.keepTranscript, Report: m.report, Issued: m.clock, Log: m.log,
 	}, nil
+}
+
+func kbsDevices(devices []attest.Attester) (list []kbs.Attester) {
+	for _, d := range devices {
+		list = append(list, d)
+	}
+	return list
 }
 
 // document reads what a URI of the configuration names: kbs:// from the relying
@@ -190,7 +202,7 @@ func (m *machine) puller(ctx context.Context, client *kbs.Client, unwrapper imag
 	if err != nil {
 		return nil, err
 	}
-	c := imagepull.Config{Store: store, Policy: policy, Unwrapper: unwrapper, Insecure: m.conf.Image.InsecureRegistries, Log: m.log, Progress: m.steps.progress()}
+	c := imagepull.Config{Store: store, Policy: policy, Unwrapper: unwrapper, Insecure: m.conf.Image.InsecureRegistries, Log: m.log, Progress: m.pulls.watch(m.steps.progress())}
 	c.Proxy = imagepull.Proxy{HTTPS: m.conf.Image.HTTPSProxy, HTTP: m.conf.Image.HTTPProxy, No: m.conf.Image.NoProxy}
 	if m.conf.Image.Verity {
 		c.Sealer = storeSealer{new(atomic.Uint64)}

@@ -180,8 +180,9 @@ func (m *machine) pullFrom(ctx context.Context, image, store string, source laye
 	}
 	var img *imagepull.Image
 	var done string
-	err = m.steps.do("pull, verify and open the image", func() error {
+	err = m.steps.measure(pullStage, func(took *stage) error {
 		img, done, err = source(ctx, m, puller, image)
+		m.pulls.count(took, image)
 		return err
 	})
 	if err == nil {

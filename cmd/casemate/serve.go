@@ -165,6 +165,9 @@ func (m *machine) hub(client *kbs.Client, keys keyprovider.KeySource) (hub *serv
 // caller calls stop when nobody asks it any more.
 func (m *machine) agent() (_ *services.Agent, stop func(), err error) {
 	a := &services.Agent{Evidence: m.attester, Raw: m.conf.Services.RawEvidence, Log: m.log}
+	for _, d := range m.devices {
+		a.Devices = append(a.Devices, d)
+	}
 	if m.events != nil {
 		a.Events = m.events
 	}

@@ -17,9 +17,16 @@ type steps struct {
 }
 
 func (s steps) do(name string, step func() error) error {
+	return s.measure(name, func(*stage) error { return step() })
+}
+
+// measure is do for a step that says more of itself than its time.
+func (s steps) measure(name string, step func(took *stage) error) error {
 	start, at := time.Now(), sinceStart()
-	err := step()
-	s.line.add(stage{Name: name, At: at.Microseconds(), Took: time.Since(start).Microseconds(), Failed: err != nil})
+	took := stage{Name: name, At: at.Microseconds()}
+	err := step(&took)
+	took.Took, took.Failed = time.Since(start).Microseconds(), err != nil
+	s.line.add(took)
 	if err != nil {
 		return err
 	}

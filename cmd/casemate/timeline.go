@@ -37,10 +37,13 @@ const (
 type stage struct {
 	Name string `json:"stage"`
 	// At and Took are microseconds; At counts from when the kernel started, by its own
-	// clock, which the host can slow down.
+	// clock, which the host can slow down; firmware was before that, at negative times.
 	At     int64 `json:"at_us"`
 	Took   int64 `json:"took_us"`
 	Failed bool  `json:"failed,omitzero"`
+	// Bytes is what came over the network, or was sent; Retries how often that was begun again.
+	Bytes   int64 `json:"bytes,omitzero"`
+	Retries int   `json:"retries,omitzero"`
 	// ID is the relying party's reference of a handshake.
 	ID string `json:"id,omitempty"`
 }
@@ -69,7 +72,7 @@ func (t timeline) add(s stage) {
 
 // handshake writes one down that has just ended.
 func (t timeline) handshake(h kbs.Transcript) {
-	t.add(stage{Name: "handshake with the relying party", At: sinceStart().Microseconds() - h.Micros, Took: h.Micros, Failed: h.Error != "", ID: h.Reference})
+	t.add(stage{Name: "handshake with the relying party", At: sinceStart().Microseconds() - h.Micros, Took: h.Micros, Failed: h.Error != "", Bytes: int64(len(h.Sent)), ID: h.Reference})
 }
 
 // boot writes the steps of PID 1 down, the last of which has just ended.
@@ -138,14 +141,16 @@ func memory() string {
 type guestReport struct {
 	Handshake kbs.Transcript `json:"handshake"`
 	Memory    string         `json:"memory,omitempty"`
+	Firmware  string         `json:"firmware,omitempty"`
 	Timeline  []stage        `json:"timeline"`
 }
 
 func (m *machine) report(t kbs.Transcript) []byte {
 	t.Sent, t.Claims = nil, nil
-	r := guestReport{Handshake: t, Memory: memory(), Timeline: []stage{}}
+	early := earlyStages()
+	r := guestReport{Handshake: t, Memory: memory(), Firmware: firmwareNote(early), Timeline: append([]stage{}, early...)}
 	if list, err := readTimeline(m.steps.line.path); err == nil {
-		r.Timeline = list
+		r.Timeline = append(r.Timeline, list...)
 	}
 	raw, err := json.Marshal(r)
 	if err != nil || len(raw) > evidence.MaxGuestReport {
@@ -170,29 +175,45 @@ func runTimeline(_ context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("reading the timeline: %w", err)
 	}
-	note := ""
+	var notes timelineNotes
 	if path == defaultTimeline {
-		note = memory()
+		early := earlyStages()
+		notes, list = timelineNotes{memory(), firmwareNote(early)}, append(early, list...)
 	}
 	if asJSON {
 		return json.MarshalWrite(os.Stdout, struct {
-			Memory   string  `json:"memory,omitempty"`
+			timelineNotes
 			Timeline []stage `json:"timeline"`
-		}{note, list})
+		}{notes, list})
 	}
-	return printTimeline(os.Stdout, note, list)
+	return printTimeline(os.Stdout, notes, list)
 }
 
-func printTimeline(w io.Writer, note string, list []stage) error {
+// timelineNotes are about this machine; what is empty is not said.
+type timelineNotes struct {
+	Memory   string `json:"memory,omitempty"`
+	Firmware string `json:"firmware,omitempty"`
+}
+
+func printTimeline(w io.Writer, notes timelineNotes, list []stage) error {
 	var b strings.Builder
-	if note != "" {
-		fmt.Fprintf(&b, "memory    %s\n", note)
+	if notes.Memory != "" {
+		fmt.Fprintf(&b, "memory    %s\n", notes.Memory)
+	}
+	if notes.Firmware != "" {
+		fmt.Fprintf(&b, "firmware  %s\n", notes.Firmware)
 	}
 	fmt.Fprintf(&b, "%12s  %12s  stage\n", "start ms", "took ms")
 	for _, s := range list {
 		end := ""
 		if s.Failed {
 			end = "  FAILED"
+		}
+		if s.Bytes > 0 {
+			end += fmt.Sprintf("  %d bytes", s.Bytes)
+		}
+		if s.Retries > 0 {
+			end += fmt.Sprintf("  %d retries", s.Retries)
 		}
 		if s.ID != "" {
 			end += "  reference " + strings.Trim(fmt.Sprintf("%+q", s.ID), `"`)

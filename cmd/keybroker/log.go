@@ -107,7 +107,7 @@ func printRecord(out io.Writer, r audit.Record) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s %s", r.Time.UTC().Format(time.RFC3339), verdict, r.Event)
 	for _, field := range []struct{ name, value string }{
-		{"workload", r.Workload}, {"tee", string(r.TEE)}, {"resource", r.Resource}, {"note", r.Note}, {"id", r.ID}, {"from", r.Remote},
+		{"workload", r.Workload}, {"tee", string(r.TEE)}, {"devices", r.Devices}, {"key", r.AttestationKey}, {"resource", r.Resource}, {"note", r.Note}, {"id", r.ID}, {"from", r.Remote},
 	} {
 		if field.value != "" {
 			fmt.Fprintf(&b, " %s=%s", field.name, plain(field.value))

@@ -60,7 +60,7 @@ pin in tls.crt.`,
 	flags.StringVar(&f.tdxRoot, "tdx-root", "", "PEM file with a TDX root to trust for tests, by workloads registered with test_roots")
 	flags.StringVar(&f.snpRoot, "snp-root", "", "PEM file with an SNP root to trust for tests, by workloads registered with test_roots")
 	flags.StringVar(&f.collateral, "snp-collateral", "", "directory with vcek/HWID/*vcek.der and crl/*.crl")
-	flags.StringVar(&f.kds, "amd-kds", "", "ask AMD for VCEKs and revocation lists at this address, such as "+verifier.AMDKDS+", and keep them in the collateral directory (default collateral in the state directory)")
+	flags.StringVar(&f.kds, "amd-kds", "", "ask AMD for VCEKs, revocation lists and the intermediates of VLEKs at this address, such as "+verifier.AMDKDS+", and keep them in the collateral directory (default collateral in the state directory)")
 	flags.Float64Var(&f.authRate, "auth-rate", api.DefaultAuthRate, "sessions that one address may open a second")
 	flags.BoolVar(&f.json, "json", false, "log JSON")
 	f.tls.add(flags)
@@ -137,12 +137,12 @@ func serve(ctx context.Context, s streams, f serveFlags) (err error) {
 // refreshRetry is how soon lists that could not be had are asked for again.
 const refreshRetry = time.Hour
 
-// refresh keeps AMD's revocation lists current, where AMD is asked at all.
+// refresh keeps AMD's revocation lists and intermediates current, where AMD is asked at all.
 func refresh(ctx context.Context, judge *verifier.Verifier, log *slog.Logger) {
 	for {
-		pause := verifier.RevocationInterval
-		if err := judge.RefreshRevocations(ctx); err != nil && ctx.Err() == nil {
-			log.Warn("fetching revocation lists", "error", err)
+		pause := verifier.RefreshInterval
+		if err := judge.Refresh(ctx); err != nil && ctx.Err() == nil {
+			log.Warn("fetching what AMD publishes", "error", err)
 			pause = refreshRetry
 		}
 		select {

@@ -320,9 +320,31 @@ func (s *Server) judge(st *state, body []byte) error {
 	} else if !bytes.Equal(e.ReportData, bound.Digest()) {
 		return errors.New("evidence is not bound to nonce and key")
 	}
+	if err := judgeDevices(a, st.hash); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	st.key = a.RuntimeData.TEEKey()
 	s.mu.Unlock()
+	return nil
+}
+
+// judgeDevices takes sample devices alone, bound to nonce and key.
+func judgeDevices(a evidence.Attestation, hash evidence.HashAlgorithm) error {
+	parts, err := evidence.ParseAdditional(a.RuntimeData.AdditionalEvidence())
+	if err != nil {
+		return err
+	}
+	bound, err := a.RuntimeData.DeviceReportData(hash)
+	if err != nil {
+		return err
+	}
+	for _, part := range parts {
+		e, err := evidence.ParseSampleEvidence(part.Evidence)
+		if err != nil || part.Device != evidence.SampleDevice || !bytes.Equal(e.ReportData, bound.Digest()) {
+			return fmt.Errorf("evidence of device %s is not bound to nonce and key", part.Device)
+		}
+	}
 	return nil
 }
 

@@ -68,7 +68,7 @@ func TestExplain(t *testing.T) {
 			t.Errorf("no %s in the guest's report:\n%s", want, report)
 		}
 	}
-	if out, err := guest("timeline"); err != nil || !strings.Contains(out, "find the TEE\n") || !strings.Contains(out, "FAILED  reference "+reference[1]+"\n") {
+	if out, err := guest("timeline"); err != nil || !strings.Contains(out, "find the TEE\n") || !regexp.MustCompile(`FAILED  \d+ bytes  reference `+reference[1]+"\n").MatchString(out) {
 		t.Errorf("%v:\n%s", err, out)
 	}
 	audit := w.path("audit.json")

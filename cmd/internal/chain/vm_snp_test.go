@@ -68,8 +68,9 @@ func (g ramGuest) image(ctx context.Context, t *testing.T, config string, files 
 	return path
 }
 
-// snpImage is a guest of a world, whose test chip signs for it.
-func (g ramGuest) snpImage(ctx context.Context, t *testing.T, w *podWorld) string {
+// snpImage is a guest of a world, whose test chip signs for it, with more in its measured
+// configuration.
+func (g ramGuest) snpImage(ctx context.Context, t *testing.T, w *podWorld, more string) string {
 	t.Helper()
 	const module = "/lib/modules/casemate_tsm.ko"
 	files := []vmtest.File{
@@ -84,7 +85,7 @@ func (g ramGuest) snpImage(ctx context.Context, t *testing.T, w *podWorld) strin
 	for _, e := range entries {
 		files = append(files, vmtest.File{Path: "/tests/chip/" + e.Name(), HostPath: filepath.Join(w.chip.Dir, e.Name()), Perm: 0o600})
 	}
-	return g.image(ctx, t, "tee = \"snp\"\n", files...)
+	return g.image(ctx, t, "tee = \"snp\"\n"+more, files...)
 }
 
 // snpMachine is one with a chip. What the host launches it with comes to bootSNP.
@@ -133,7 +134,7 @@ func TestVMSNP(t *testing.T) {
 	w := newPodWorld(t)
 	d := w.podInitData(t, "initdata.toml", w.broker, vmPolicy)
 	w.register(t, workload, d.Digest)
-	image := guest.snpImage(t.Context(), t, w)
+	image := guest.snpImage(t.Context(), t, w, "")
 	empty := emptyDisk(t)
 	t.Run("snp", func(t *testing.T) {
 		t.Parallel()

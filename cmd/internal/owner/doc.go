@@ -12,7 +12,7 @@
 // It refuses registrations that pin nothing, unknown or repeated keys, plain HTTP
 // that was not asked for, redirects, and answers over their size cap.
 //
-// Files: registration.go the document; validate.go what it must say; toml.go and
+// Files: registration.go the document; validate.go what it must say; devices.go what attests beside the TEE; toml.go and
 // json.go its two forms; paths.go names of workloads and resources; client.go the
 // connection; workloads.go and secrets.go the calls; files.go token and root files.
 package owner

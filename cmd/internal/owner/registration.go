@@ -17,6 +17,10 @@ type Registration struct {
 	// TEEs are the kinds of evidence taken, by their names in the KBS protocol.
 	TEEs []evidence.TEE `toml:"tees" json:"tees"`
 
+	// Devices are what must attest beside the TEE, "tpm" or "sampledevice": evidence of each
+	// must come along, and of no other. With TEEs "snp", "tdx" and "sample" alone.
+	Devices []evidence.TEE `toml:"devices,omitempty" json:"devices,omitempty"`
+
 	// InitData are the accepted digests of the guest's initdata document, verbatim, as
 	// "sha256:", "sha384:" or "sha512:" and lower-case hex.
 	InitData []string `toml:"initdata" json:"initdata"`
@@ -28,7 +32,8 @@ type Registration struct {
 	// TDX are the reference values for Intel TDX. Required when TEEs has "tdx" or "az-tdx-vtpm".
 	TDX *TDXReference `toml:"tdx,omitempty" json:"tdx,omitempty"`
 
-	// TPM are the reference values for a plain TPM 2.0. Required when TEEs has "tpm".
+	// TPM are the reference values for a plain TPM 2.0. Required when TEEs has "tpm", or
+	// Devices.
 	TPM *TPMReference `toml:"tpm,omitempty" json:"tpm,omitempty"`
 
 	// Azure are the reference values for the vTPM of Azure's paravisor. Required, beside SNP

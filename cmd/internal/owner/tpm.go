@@ -21,7 +21,9 @@ import (
 type TPMReference struct {
 	// AttestationKeys are the keys whose quotes are taken: "sha256:" and the lower-case
 	// hex of SHA-256 over the DER SubjectPublicKeyInfo, or the public key as PEM. A quote
-	// by any other key is refused.
+	// by any other key is refused. Of a device the list may be empty, where the workload has
+	// a policy of its own: then the TEE's report alone names the key, which says that the
+	// measured guest asked this TPM, and nothing of who made it.
 	AttestationKeys []string `toml:"attestation_keys" json:"attestation_keys"`
 
 	// Debug says that these are the values of debug images, as in SNPReference.
@@ -30,7 +32,8 @@ type TPMReference struct {
 	// PCRs are the accepted values by register number, "0" to "23": 32 bytes of the
 	// SHA-256 bank, lower-case hex. Required are 0 (firmware) and 4 (what it started).
 	// Register 8 is compared with the initdata, 16 and 23 can be reset by anybody in the
-	// guest: none of the three can be listed.
+	// guest: none of the three can be listed. Of a device none is required: the TEE's own
+	// measurement pins the guest.
 	PCRs PCRs `toml:"pcrs" json:"pcrs"`
 }
 
@@ -77,22 +80,20 @@ func keyDigest(key string) (string, error) {
 }
 
 func (r *Registration) validateTPM() error {
-	if !r.Takes(evidence.TPM) {
-		if r.TPM != nil {
-			return errors.New(`has tpm reference values but tees lacks "tpm"`)
+	if device := r.HasDevice(evidence.TPM); !r.Takes(evidence.TPM) {
+		if r.TPM != nil && !device {
+			return errors.New(`has tpm reference values but tees lacks "tpm", and devices as well`)
+		}
+		if device {
+			return r.validateTPMDevice()
 		}
 		return nil
 	}
 	if r.TPM == nil || len(r.TPM.AttestationKeys) == 0 {
 		return errors.New("no tpm attestation_keys: anybody can make a key and a quote by it")
 	}
-	if len(r.TPM.AttestationKeys) > MaxAlternatives {
-		return fmt.Errorf("%d tpm attestation_keys, at most %d allowed", len(r.TPM.AttestationKeys), MaxAlternatives)
-	}
-	for i, key := range r.TPM.AttestationKeys {
-		if _, err := keyDigest(key); err != nil {
-			return fmt.Errorf("tpm attestation_keys[%d]: %w", i, err)
-		}
+	if err := r.TPM.validateKeys(); err != nil {
+		return err
 	}
 	if err := r.requireSHA256(); err != nil {
 		return err
@@ -103,6 +104,32 @@ func (r *Registration) validateTPM() error {
 		}
 	}
 	return r.TPM.PCRs.validate("tpm")
+}
+
+// validateTPMDevice is for a TPM beside a TEE: what runs is the TEE's to prove.
+func (r *Registration) validateTPMDevice() error {
+	if r.TPM == nil {
+		return errors.New(`devices has "tpm" but there are no tpm reference values`)
+	}
+	if len(r.TPM.AttestationKeys) == 0 && r.Policy == "" {
+		return errors.New("no tpm attestation_keys: a TPM that nobody vouches for is never affirming, and only a policy of the workload's own can release beside it")
+	}
+	if err := r.TPM.validateKeys(); err != nil {
+		return err
+	}
+	return r.TPM.PCRs.validate("tpm")
+}
+
+func (t *TPMReference) validateKeys() error {
+	if len(t.AttestationKeys) > MaxAlternatives {
+		return fmt.Errorf("%d tpm attestation_keys, at most %d allowed", len(t.AttestationKeys), MaxAlternatives)
+	}
+	for i, key := range t.AttestationKeys {
+		if _, err := keyDigest(key); err != nil {
+			return fmt.Errorf("tpm attestation_keys[%d]: %w", i, err)
+		}
+	}
+	return nil
 }
 
 // requireSHA256 is for TEEs that keep the initdata's digest in a register of a TPM.

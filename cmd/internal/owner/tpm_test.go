@@ -47,6 +47,59 @@ func TestTPMRegistration(t *testing.T) {
 	}
 }
 
+const withDevice = `
+id = "web"
+tees = ["snp"]
+devices = ["tpm"]
+initdata = ["sha384:111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111111"]
+
+[snp]
+measurements = ["222222222222222222222222222222222222222222222222222222222222222222222222222222222222222222222222"]
+
+[tpm]
+attestation_keys = ["sha256:3333333333333333333333333333333333333333333333333333333333333333"]
+`
+
+func TestDeviceRegistration(t *testing.T) {
+	r, err := ParseTOML([]byte(withDevice))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := r.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := ParseJSON(body)
+	if err != nil || !again.HasDevice("tpm") || len(again.TPM.KeyDigests()) != 1 {
+		t.Errorf("through JSON: %+v, %v", again, err)
+	}
+	keys := `attestation_keys = ["sha256:` + strings.Repeat("3", 64) + `"]`
+	for _, tt := range []struct{ name, old, new, want string }{
+		{"a TPM that nobody vouches for", keys, "", "only a policy of the workload's own"},
+		{"the same with a register", "[tpm]\n" + keys, "[tpm]\n[tpm.pcrs]\n4 = ['" + strings.Repeat("5", 64) + "']", "only a policy"},
+		{"no values for it", "\n[tpm]\n" + keys, "", "no tpm reference values"},
+		{"values without the device", `devices = ["tpm"]`, "", `lacks "tpm"`},
+		{"a device that nobody verifies", `["tpm"]`, `["tpm", "nvidia"]`, `unknown device "nvidia"`},
+		{"a TEE as device", `["tpm"]`, `["tpm", "snp"]`, `unknown device "snp"`},
+		{"a device twice", `["tpm"]`, `["tpm", "tpm"]`, "listed twice"},
+		{"a TPM beside Azure's", `["snp"]`, `["snp", "az-snp-vtpm"]`, "devices beside tee"},
+		{"a TPM beside itself", `["snp"]`, `["snp", "tpm"]`, "devices beside tee"},
+		{"a sample device under the built-in policy", `["tpm"]`, `["tpm", "sampledevice"]`, "proves nothing"},
+		{"a key in another form", "sha256:33", "33", "want sha256:HEX"},
+		{"a register that does not exist", keys, keys + "\n[tpm.pcrs]\n24 = ['" + strings.Repeat("5", 64) + "']", "from 0 to 23"},
+		{"a policy of its own", "initdata =", "policy = 'package policy'\ninitdata =", ""},
+	} {
+		text := strings.Replace(withDevice, tt.old, tt.new, 1)
+		if text == withDevice {
+			t.Fatalf("%s: nothing changed", tt.name)
+		}
+		_, err := ParseTOML([]byte(text))
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
+
 func TestTPMRegistrationRefuses(t *testing.T) {
 	const zero, value = "0000000000000000000000000000000000000000000000000000000000000000", `["7777777777777777777777777777777777777777777777777777777777777777"]`
 	for _, tt := range []struct{ name, old, new, want string }{

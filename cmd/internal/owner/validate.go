@@ -52,7 +52,7 @@ func (r *Registration) validateForm() error {
 	if len(r.Policy) > MaxPolicySize {
 		return fmt.Errorf("workload %s: policy is %d bytes, at most %d allowed", r.ID, len(r.Policy), MaxPolicySize)
 	}
-	for _, check := range []func() error{r.validateTEEs, r.validateInitData, r.validateSNP, r.validateTDX, r.validateTPM, r.validateAzure, r.validateDebug} {
+	for _, check := range []func() error{r.validateTEEs, r.validateDevices, r.validateInitData, r.validateSNP, r.validateTDX, r.validateTPM, r.validateAzure, r.validateDebug} {
 		if err := r.named(check); err != nil {
 			return err
 		}

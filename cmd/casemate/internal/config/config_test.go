@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/casemate/casemate/agent/evidence"
 )
 
 func TestLoad(t *testing.T) {
@@ -31,6 +33,10 @@ func TestLoad(t *testing.T) {
 		{name: "two image policies", text: "[image]\npolicy = '{}'\npolicy_uri = 'kbs:///a/b/c'\n", wantErr: "one of them"},
 		{name: "a plain TPM by its name", text: "tee = 'tpm'\n", want: Measured{TEE: "tpm"}},
 		{name: "a TEE that does not exist", text: "tee = 'tpm2'\n", wantErr: "unknown TEE"},
+		{name: "a TPM beside the TEE", text: "devices = ['tpm']\n", want: Measured{Devices: []evidence.TEE{evidence.TPM}}},
+		{name: "a device that nobody attests", text: "devices = ['nvidia']\n", wantErr: "unknown device"},
+		{name: "a device twice", text: "devices = ['tpm', 'tpm']\n", wantErr: "listed twice"},
+		{name: "a device that nothing binds", text: "tee = 'tpm'\ndevices = ['sampledevice']\n", wantErr: "nothing would bind"},
 		{name: "workload outside initdata", text: "workload = 'a'\n", wantErr: "belongs into initdata"},
 		{name: "debug outside initdata", text: "debug = true\n", wantErr: "belongs into initdata"},
 		{name: "a key twice in two spellings", text: "[kbs]\nurl = 'https://a'\nURL = 'https://b'\ncert = 'P'\n", wantErr: "line 3: unknown key"},
@@ -86,6 +92,7 @@ func TestWithInitData(t *testing.T) {
 		},
 		{name: "initdata moves the store", data: map[string]string{"casemate.toml": "[image]\nstore = '/dev/vda'\n"}, wantErr: "image.store belongs"},
 		{name: "host-written initdata asks for a plain TPM", data: map[string]string{"casemate.toml": "tee = 'tpm'\n"}, wantErr: "tee belongs"},
+		{name: "host-written initdata names a device", data: map[string]string{"casemate.toml": "devices = ['tpm']\n"}, wantErr: "devices belongs"},
 		{name: "initdata opens a key provider", data: map[string]string{"casemate.toml": "[keyprovider]\nlisten = '127.0.0.1:1'\n"}, wantErr: "keyprovider.listen belongs"},
 		{
 			name: "two workloads in two spellings", wantErr: "unknown key",

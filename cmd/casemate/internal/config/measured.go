@@ -38,6 +38,10 @@ type Measured struct {
 	// "tpm" stands here: it protects no memory, so it is nothing to fall back on.
 	TEE evidence.TEE `toml:"tee"`
 
+	// Devices are what attests beside the TEE, "tpm" or "sampledevice". One that the machine
+	// lacks is an error; one that is not named here attests nothing.
+	Devices []evidence.TEE `toml:"devices"`
+
 	KBS         KBS         `toml:"kbs"`
 	CoCoAS      CoCoAS      `toml:"coco_as"`
 	Image       Image       `toml:"image"`
@@ -208,6 +212,9 @@ func (m Measured) check() error {
 			return fmt.Errorf("tee: %w", err)
 		}
 	}
+	if err := m.checkDevices(); err != nil {
+		return err
+	}
 	if m.EventLog.Require && !m.EventLog.Enable {
 		return errors.New("eventlog.require: want eventlog.enable with it")
 	}
@@ -260,6 +267,9 @@ func (m Measured) Weaknesses() []string {
 	if m.TEE == evidence.TPM {
 		list = append(list, `tee = "tpm": nothing protects the guest's memory from its host`)
 	}
+	if slices.Contains(m.Devices, evidence.SampleDevice) {
+		list = append(list, "devices: sampledevice proves nothing")
+	}
 	list = append(list, volumeWeaknesses(m.Volumes)...)
 	if m.Disk != (Disk{}) && m.Disk.Verity == "" {
 		list = append(list, "disk: a disk of this kind has no integrity; whoever holds it can change its blocks unnoticed")
@@ -274,7 +284,7 @@ func (m Measured) Weaknesses() []string {
 // not about the tenant's workload.
 func (m Measured) tenantOnly() error {
 	for key, set := range map[string]bool{
-		"tee": m.TEE != "", "initdata": m.InitData != "", "image.store": m.Image.Store != "", "scratch": m.Scratch != Scratch{},
+		"tee": m.TEE != "", "devices": len(m.Devices) > 0, "initdata": m.InitData != "", "image.store": m.Image.Store != "", "scratch": m.Scratch != Scratch{},
 		"keyprovider.listen": m.KeyProvider.Listen != "", "testsnp.dir": m.TestSNP.Dir != "",
 		"services.attestation_agent": m.Services.AttestationAgent != "", "services.data_hub": m.Services.DataHub != "",
 		"services.rest": m.Services.REST != "", "services.rest_features": m.Services.RESTFeatures != "",

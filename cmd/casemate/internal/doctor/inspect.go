@@ -105,6 +105,8 @@ func (m *Machine) reports(snp, tdx bool) {
 	switch {
 	case !snp && !tdx:
 		m.add("report device", false, "neither /dev/sev-guest nor /dev/tdx_guest: no hardware of these kinds protects this machine, or a paravisor hides it")
+	case snp && !m.there(tsm):
+		m.add("report interface", true, "/dev/sev-guest alone, as before Linux 6.7 or with configfs not mounted: reports are the same, and the host's certificates come along")
 	case !m.there(tsm):
 		m.add("report interface", false, "no /%s: want Linux 6.7 or later, with configfs mounted", tsm)
 	default:

@@ -5,6 +5,7 @@ package explain
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -46,11 +47,20 @@ const (
 	claimKey          = "attestation key"
 	claimPCRs         = "pcrs"
 	claimRecorded     = "pcr of initdata"
+	claimDevices      = "devices"
 )
+
+// ofDevice names a claim about a device beside the TEE.
+func ofDevice(device evidence.TEE, claim string) string { return string(device) + ": " + claim }
 
 // claimOf names the claim that a rule of keybroker's judges; rules that are about the
 // request itself have none.
 func claimOf(rule string) string {
+	for _, device := range []evidence.TEE{evidence.TPM, evidence.SampleDevice} {
+		if rest, ok := strings.CutPrefix(rule, string(device)+"-"); ok && claimOf(rest) != "" {
+			return ofDevice(device, claimOf(rest))
+		}
+	}
 	return map[string]string{
 		"tee-listed": claimTEE, "nonce": claimNonce, "initdata": claimInitData, "initdata-listed": claimInitData, "debug-guest": claimInitData, "workload": claimWorkload,
 		"report-data": claimReportData, "measurement": claimMeasurement, "host-data": claimHostData, "config-id": claimConfigID,
@@ -60,6 +70,7 @@ func claimOf(rule string) string {
 		"revocation": claimCertificates, "signing-key": claimCertificates, "test-root": claimCertificates,
 		"rtmr": claimRegisters, "event-log": claimEventLog,
 		"attestation-key-listed": claimKey, "pcrs": claimPCRs, "pcr-selection": claimPCRs, "pcr-digest": claimPCRs, "initdata-register": claimRecorded,
+		"devices": claimDevices, "composite": claimDevices, "additional-evidence": claimDevices,
 	}[rule]
 }
 
@@ -82,16 +93,51 @@ func sent(t kbs.Transcript) ([]Claim, error) {
 	case evidence.TDX:
 		read, err = tdx(a, bound, doc)
 	case evidence.TPM:
-		read, err = tpm(a, bound, doc)
+		read, err = tpm(a.Evidence, bound, doc)
 	case evidence.Sample:
-		read, err = sample(a, bound)
+		read, err = sample(a.Evidence, bound)
 	default:
 		err = fmt.Errorf("evidence of %.32q is not known here", t.TEE)
 	}
 	if err != nil {
 		read = []Claim{{Name: "evidence", Value: fmt.Sprintf("%d bytes", len(a.Evidence)), Note: "not readable: " + err.Error()}}
 	}
-	return append(claims, read...), nil
+	return append(append(claims, read...), devices(a, t.Hash)...), nil
+}
+
+// devices are the claims of those beside the TEE, none without any.
+func devices(a evidence.Attestation, hash evidence.HashAlgorithm) []Claim {
+	text := a.RuntimeData.AdditionalEvidence()
+	if text == "" {
+		return nil
+	}
+	parts, err := evidence.ParseAdditional(text)
+	bound, hashed := a.RuntimeData.DeviceReportData(hash)
+	if err = errors.Join(err, hashed); err != nil {
+		return []Claim{{Name: claimDevices, Value: fmt.Sprintf("%d bytes", len(text)), Note: "not readable: " + err.Error()}}
+	}
+	var names []string
+	var claims []Claim
+	for _, part := range parts {
+		names = append(names, string(part.Device))
+		var read []Claim
+		var err error
+		if part.Device == evidence.TPM {
+			read, err = tpm(part.Evidence, bound, nil)
+		} else {
+			read, err = sample(part.Evidence, bound)
+		}
+		if err != nil {
+			read = []Claim{{Name: "evidence", Value: fmt.Sprintf("%d bytes", len(part.Evidence)), Note: "not readable: " + err.Error()}}
+		}
+		for _, c := range read {
+			if c.Name != claimRecorded { // the TEE's evidence carries initdata
+				c.Name = ofDevice(part.Device, c.Name)
+				claims = append(claims, c)
+			}
+		}
+	}
+	return append([]Claim{{Name: claimDevices, Value: strings.Join(names, " "), Note: "the TEE's report binds their evidence"}}, claims...)
 }
 
 // document describes initdata, nil for none or one that cannot be read.
@@ -208,8 +254,8 @@ func eventLog(raw []byte, b evidence.TDReport) Claim {
 	return c
 }
 
-func tpm(a evidence.Attestation, bound evidence.ReportData, doc *initdata.InitData) ([]Claim, error) {
-	e, err := evidence.ParseTPMEvidence(a.Evidence)
+func tpm(raw []byte, bound evidence.ReportData, doc *initdata.InitData) ([]Claim, error) {
+	e, err := evidence.ParseTPMEvidence(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -247,8 +293,8 @@ func tpm(a evidence.Attestation, bound evidence.ReportData, doc *initdata.InitDa
 	return append(claims, Claim{Name: claimRecorded, Value: hex.EncodeToString(recorded[:]), Note: note}), nil
 }
 
-func sample(a evidence.Attestation, bound evidence.ReportData) ([]Claim, error) {
-	e, err := evidence.ParseSampleEvidence(a.Evidence)
+func sample(raw []byte, bound evidence.ReportData) ([]Claim, error) {
+	e, err := evidence.ParseSampleEvidence(raw)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/casemate/casemate/agent/evidence"
 	"github.com/casemate/casemate/agent/kbs"
 )
 
@@ -75,7 +76,8 @@ func New(t kbs.Transcript, audit []byte) (*Explanation, error) {
 	}
 	x.Claim = claimOf(x.Rule)
 	for _, c := range x.Claims {
-		if c.Name == x.Claim {
+		// What is registered of a TPM may be said by one beside the TEE.
+		if c.Name == x.Claim || x.Sent == "" && c.Name == ofDevice(evidence.TPM, x.Claim) {
 			x.Sent = c.Value
 		}
 	}

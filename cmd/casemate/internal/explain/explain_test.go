@@ -44,14 +44,14 @@ func sampleEvidence(r evidence.ReportData) (json.RawMessage, error) {
 }
 
 // handshake returns the transcript of one, which mode spoils.
-func handshake(t *testing.T, a attester, doc []byte, mode kbstest.Mode) kbs.Transcript {
+func handshake(t *testing.T, a attester, doc []byte, mode kbstest.Mode, devices ...kbs.Attester) kbs.Transcript {
 	t.Helper()
 	server := kbstest.Start()
 	defer server.Close()
 	server.Verify = func(evidence.Attestation, evidence.TEE, evidence.ReportData) error { return nil }
 	server.Misbehave(mode)
 	var last kbs.Transcript
-	c, err := kbs.New(kbs.Config{URL: server.URL, AllowPlainHTTP: true, Attester: a, InitData: doc, Transcript: func(t kbs.Transcript) { last = t }})
+	c, err := kbs.New(kbs.Config{URL: server.URL, AllowPlainHTTP: true, Attester: a, Devices: devices, InitData: doc, Transcript: func(t kbs.Transcript) { last = t }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,6 +277,36 @@ func TestTPMClaims(t *testing.T) {
 	}
 }
 
+// What a device says stands apart from what the TEE says, under the device's name.
+func TestDeviceClaims(t *testing.T) {
+	transcript := handshake(t, attester{evidence.Sample, sampleEvidence}, nil, "", attester{evidence.SampleDevice, func(r evidence.ReportData) (json.RawMessage, error) {
+		return evidence.SampleEvidence{SVN: "2", ReportData: r.Digest()}.Encode()
+	}})
+	x, err := New(transcript, nil)
+	if err != nil || x.Outcome != Accepted {
+		t.Fatalf("got %+v, %v", x, err)
+	}
+	for name, note := range map[string]string{"devices": "the TEE's report binds", "sampledevice: report data": "it binds", "report data": "it binds"} {
+		if got := claim(x, name); got.Value == "" || !strings.HasPrefix(got.Note, note) {
+			t.Errorf("%s: got %+v of %+v", name, got, x.Claims)
+		}
+	}
+	if claim(x, "report data").Value == claim(x, "sampledevice: report data").Value {
+		t.Error("TEE and device are bound to the same data")
+	}
+	transcript = handshake(t, attester{evidence.Sample, sampleEvidence}, nil, "", attester{evidence.SampleDevice, func(evidence.ReportData) (json.RawMessage, error) {
+		return sampleEvidence(evidence.WorkloadReportData(nil))
+	}})
+	transcript.Detail = "attestation denied [sampledevice-report-data], reference r-1"
+	x, err = New(transcript, nil)
+	if err != nil || x.Outcome != Refused || x.Claim != "sampledevice: report data" || x.Sent == "" || !strings.Contains(claim(x, x.Claim).Note, "NOT") {
+		t.Errorf("got %+v, %v", x, err)
+	}
+	if got := claimOf("tpm-pcr-digest"); got != "tpm: pcrs" {
+		t.Errorf("tpm-pcr-digest is about %q", got)
+	}
+}
+
 // What relying party, host and owner wrote must not move the terminal.
 func TestHostileText(t *testing.T) {
 	transcript := handshake(t, attester{evidence.Sample, sampleEvidence}, nil, "")
@@ -294,7 +324,7 @@ func TestHostileText(t *testing.T) {
 // is printed.
 func TestEveryRuleHasItsClaim(t *testing.T) {
 	aboutNoClaim := []string{"format", "signature", "signature-algorithm", "qe-signature", "attestation-key", "qe-identity"}
-	for _, file := range []string{"registration.go", "snp.go", "tdx.go", "tpm.go", "sample.go"} {
+	for _, file := range []string{"registration.go", "snp.go", "tdx.go", "tpm.go", "sample.go", "devices.go"} {
 		raw, err := os.ReadFile("../../../keybroker/internal/verifier/" + file)
 		if err != nil {
 			t.Fatal(err)

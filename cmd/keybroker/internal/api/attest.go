@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
-	"fmt"
 	"net/http"
 
 	"github.com/casemate/casemate/agent/evidence"
@@ -101,11 +100,14 @@ func (s *Server) judge(ctx context.Context, sess session, body []byte, record *a
 	if subtle.ConstantTimeCompare([]byte(a.RuntimeData.Nonce()), []byte(sess.nonce)) != 1 {
 		return deny("nonce", "the nonce of this session", "another")
 	}
-	if a.RuntimeData.AdditionalEvidence() != "" {
-		return deny("additional-evidence", "none: there is no verifier for devices", fmt.Sprintf("%d bytes", len(a.RuntimeData.AdditionalEvidence())))
+	in := verifier.Input{TEE: sess.tee, Evidence: a.Evidence}
+	if in.Devices, err = evidence.ParseAdditional(a.RuntimeData.AdditionalEvidence()); err != nil {
+		return deny("additional-evidence", "evidence of devices with a verifier, tpm or sampledevice", err.Error())
 	}
-	reportData, err := a.RuntimeData.ReportData(sess.hash)
-	if err != nil {
+	if in.ReportData, err = a.RuntimeData.ReportData(sess.hash); err != nil {
+		return token.Grant{}, nil, err
+	}
+	if in.DeviceData, err = a.RuntimeData.DeviceReportData(sess.hash); err != nil {
 		return token.Grant{}, nil, err
 	}
 	unlisted, err := s.admission.screen(a.InitData)
@@ -119,7 +121,7 @@ func (s *Server) judge(ctx context.Context, sess session, body []byte, record *a
 		return token.Grant{}, nil, err
 	}
 	defer release(s.verifying)
-	return s.verify(sess, a, reportData, record)
+	return s.verify(sess, a, in, record)
 }
 
 // read takes a body apart when it is its turn: apart it is several times as large, and
@@ -138,7 +140,7 @@ func (s *Server) read(ctx context.Context, body []byte) (evidence.Attestation, [
 
 // verify parses the initdata, which some registration lists, and judges the evidence.
 // The caller holds a slot of verifying.
-func (s *Server) verify(sess session, a evidence.Attestation, reportData evidence.ReportData, record *audit.Record) (token.Grant, []verifier.Finding, error) {
+func (s *Server) verify(sess session, a evidence.Attestation, in verifier.Input, record *audit.Record) (token.Grant, []verifier.Finding, error) {
 	guest, denied, err := s.admission.admit(s.store, a.InitData)
 	record.InitData, record.Workload = guest.digest.String(), guest.registration.ID
 	if err != nil {
@@ -147,10 +149,8 @@ func (s *Server) verify(sess session, a evidence.Attestation, reportData evidenc
 	if denied != nil {
 		return token.Grant{}, []verifier.Finding{*denied}, nil
 	}
-	verdict := s.verifier.Verify(verifier.Input{
-		TEE: sess.tee, Evidence: a.Evidence, ReportData: reportData, InitData: guest.digest, Debug: guest.debug,
-		Registration: guest.registration, Now: s.now(),
-	})
+	in.InitData, in.Debug, in.Registration, in.Now = guest.digest, guest.debug, guest.registration, s.now()
+	verdict := s.verifier.Verify(in)
 	record.Guest(verdict.Facts)
 	record.InitData = guest.digest.String()
 	if !verdict.Allowed() {

@@ -238,6 +238,100 @@ func TestTPMReleasesToTheRegisteredGuestOnly(t *testing.T) {
 	b.wantLast("attest", "attestation-key-listed")
 }
 
+// chipTEE is an SNP machine with this initdata.
+type chipTEE struct{ g *guest }
+
+func (chipTEE) TEE() evidence.TEE { return evidence.SNP }
+
+func (c chipTEE) Evidence(_ context.Context, r evidence.ReportData) (json.RawMessage, error) {
+	return c.g.evidence(r), nil
+}
+
+// swappedTPM asks one TPM and says that another's answer was given.
+type swappedTPM struct {
+	kbs.Attester
+	ask kbs.Attester
+}
+
+func (s swappedTPM) Evidence(ctx context.Context, r evidence.ReportData) (json.RawMessage, error) {
+	return s.ask.Evidence(ctx, r)
+}
+
+// A TPM of another make beside a TEE, through the guest's own client: its key is bound by the
+// TEE's report, its events replay, and what is said of it is a submodule of its own.
+func TestTPMBesideATEE(t *testing.T) {
+	s, other := startTPM(t), startTPM(t)
+	s.boot()
+	other.boot()
+	device := func(s *swTPM, runtime attest.RuntimeLog) attest.Attester {
+		list, err := attest.Devices(attest.Config{TPM: s.open, TPMEventLog: s.log, Runtime: runtime}, []evidence.TEE{evidence.TPM})
+		must(t, err)
+		return list[0]
+	}
+	register, ok := attest.TPMEvents(device(s, nil))
+	if !ok {
+		t.Fatal("a TPM beside a TEE has no register for events")
+	}
+	events, err := eventlog.Open(t.TempDir(), register)
+	must(t, err)
+	tpm := device(s, events)
+	b := newBroker(t)
+	doc := document(t, "web", "")
+	_, e := look(t, tpm, evidence.WorkloadReportData(nil))
+	registered := func(change func(*owner.Registration)) {
+		b.register("web", doc, func(r *owner.Registration) {
+			r.Devices = []evidence.TEE{evidence.TPM}
+			r.TPM = &owner.TPMReference{AttestationKeys: []string{evidence.KeyDigest(e.AttestationKey)}, PCRs: owner.PCRs{"4": {fmt.Sprintf("%x", e.Registers[4])}}}
+			if change != nil {
+				change(r)
+			}
+		})
+	}
+	registered(nil)
+	b.put("web", "app/keys/one", "the secret")
+	get := func(devices ...kbs.Attester) error {
+		client, err := kbs.New(kbs.Config{URL: b.url, AllowPlainHTTP: true, Attester: chipTEE{b.guest(doc)}, Devices: devices, InitData: doc})
+		must(t, err)
+		defer client.Close()
+		secret, err := client.Key(t.Context(), "kbs:///app/keys/one")
+		if err == nil && string(secret) != "the secret" {
+			t.Errorf("got %q", secret)
+		}
+		return err
+	}
+	must(t, get(tpm)) // under the built-in policy: both parts are affirming
+	if last := b.wantLast("release", ""); last.Devices != "tpm" || last.AttestationKey != evidence.KeyDigest(e.AttestationKey) {
+		t.Errorf("the log names devices %q with key %q", last.Devices, last.AttestationKey)
+	}
+	must(t, events.Measure(eventlog.DomainImages, "PullImage", `{"image":"a", "digest":"sha256:b"}`))
+	must(t, get(tpm))
+
+	if get() == nil {
+		t.Fatal("a guest without its TPM gets the secret")
+	}
+	b.wantLast("attest", "devices")
+	if get(swappedTPM{tpm, device(other, nil)}) == nil {
+		t.Fatal("another TPM gets the secret")
+	}
+	b.wantLast("attest", "attestation-key-listed")
+	// Of a key that is not pinned the report alone vouches, which is not affirming.
+	registered(func(r *owner.Registration) { r.TPM.AttestationKeys, r.Policy = nil, allowAll })
+	must(t, get(device(other, nil)))
+	registered(nil)
+	s.extend(4, sha256.Sum256([]byte("another kernel")))
+	if get(tpm) == nil {
+		t.Fatal("a TPM with another register 4 gets the secret")
+	}
+	if last := b.wantLast("attest", "tpm-event-log"); !slices.Equal(last.Also, []string{"pcrs"}) {
+		t.Errorf("also denied by %v, want pcrs", last.Also)
+	}
+	s.extend(evidence.TPMEventRegister, [32]byte{7})
+	if get(tpm) == nil {
+		t.Fatal("events outside the log pass")
+	}
+	b.wantLast("attest", "tpm-event-log")
+}
+
 // TestTPMRuntimeEvents extends a register of a TPM of another make by what a guest did,
 // and has a keybroker replay it: left out, added or made outside the log it is denied.
 func TestTPMRuntimeEvents(t *testing.T) {

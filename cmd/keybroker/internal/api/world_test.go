@@ -190,6 +190,9 @@ type guest struct {
 	key    *ecdh.PrivateKey
 	jwk    evidence.JWK
 
+	// devices makes the parts beside the TEE; nil is none.
+	devices func(evidence.ReportData) string
+
 	cookie, nonce, token string
 }
 
@@ -277,6 +280,12 @@ func (g *guest) attestation() []byte {
 	g.b.t.Helper()
 	runtimeData, err := evidence.NewRuntimeData(g.nonce, g.jwk, "")
 	must(g.b.t, err)
+	if g.devices != nil {
+		data, err := runtimeData.DeviceReportData(evidence.DefaultHash)
+		must(g.b.t, err)
+		runtimeData, err = evidence.NewRuntimeData(g.nonce, g.jwk, g.devices(data))
+		must(g.b.t, err)
+	}
 	data, err := runtimeData.ReportData(evidence.DefaultHash)
 	must(g.b.t, err)
 	body, err := evidence.Attestation{InitData: g.doc, RuntimeData: runtimeData, Evidence: g.evidence(data)}.Encode()

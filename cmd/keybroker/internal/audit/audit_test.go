@@ -41,7 +41,7 @@ func TestRecordsReadBack(t *testing.T) {
 	dir := t.TempDir()
 	l, out := open(t, dir)
 	r := Record{ID: "1f", Event: Attest, Workload: "web"}
-	r.Guest(verifier.Facts{TEE: "snp", Measurement: "ab", InitData: "sha256:cd", TestRoot: true})
+	r.Guest(verifier.Facts{TEE: "snp", Measurement: "ab", InitData: "sha256:cd", TestRoot: true, Devices: "tpm", AttestationKey: "sha256:ef"})
 	r.Deny([]verifier.Finding{{Rule: "vmpl", Wanted: "0", Found: "1"}, {Rule: "debug"}})
 	if err := l.Write(r); err != nil {
 		t.Fatal(err)
@@ -54,7 +54,7 @@ func TestRecordsReadBack(t *testing.T) {
 		t.Fatalf("got %d records, %d skipped", len(records), skipped)
 	}
 	got := records[0]
-	if got.Rule != "vmpl" || got.Wanted != "0" || got.Found != "1" || fmt.Sprint(got.Also) != "[debug]" || !got.TestRoot || got.Time.IsZero() {
+	if got.Rule != "vmpl" || got.Wanted != "0" || got.Found != "1" || fmt.Sprint(got.Also) != "[debug]" || !got.TestRoot || got.Devices != "tpm" || got.AttestationKey != "sha256:ef" || got.Time.IsZero() {
 		t.Errorf("got %+v", got)
 	}
 	for _, want := range []string{"verdict=deny", "rule=vmpl", "also=debug", "verdict=allow", "resource=a/b/c", "test_root=true"} {

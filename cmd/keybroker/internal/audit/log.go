@@ -157,7 +157,7 @@ func (l *Log) print(r Record) {
 	}
 	attrs := []slog.Attr{slog.String("verdict", verdict)}
 	for _, a := range []struct{ key, value string }{
-		{"id", r.ID}, {"workload", r.Workload}, {"tee", string(r.TEE)}, {"resource", r.Resource}, {"measurement", r.Measurement},
+		{"id", r.ID}, {"workload", r.Workload}, {"tee", string(r.TEE)}, {"devices", r.Devices}, {"attestation_key", r.AttestationKey}, {"resource", r.Resource}, {"measurement", r.Measurement},
 		{"initdata", r.InitData}, {"rule", r.Rule}, {"wanted", r.Wanted}, {"found", r.Found}, {"also", strings.Join(r.Also, ",")},
 		{"note", r.Note}, {"remote", r.Remote},
 	} {

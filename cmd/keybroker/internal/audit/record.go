@@ -41,7 +41,11 @@ type Record struct {
 	Measurement string       `json:"measurement,omitempty"`
 	InitData    string       `json:"initdata,omitempty"`
 	TestRoot    bool         `json:"test_root,omitempty"`
-	Resource    string       `json:"resource,omitempty"`
+	// Devices are those beside the TEE, AttestationKey that of the guest's TPM, as in Facts.
+	// The key of a denied guest may be anybody's.
+	Devices        string `json:"devices,omitempty"`
+	AttestationKey string `json:"attestation_key,omitempty"`
+	Resource       string `json:"resource,omitempty"`
 
 	// Rule is the first rule that denied, with what it wanted and found; Also names the
 	// others that denied.
@@ -57,6 +61,7 @@ type Record struct {
 // Guest fills in what was found out about a guest.
 func (r *Record) Guest(f verifier.Facts) {
 	r.TEE, r.Measurement, r.InitData, r.TestRoot = f.TEE, f.Measurement, f.InitData, f.TestRoot
+	r.Devices, r.AttestationKey = f.Devices, f.AttestationKey
 }
 
 // Deny fills in why; failed is not empty.

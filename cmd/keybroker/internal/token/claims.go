@@ -112,6 +112,10 @@ func newPayload(g Grant, build string, now time.Time, lifetime time.Duration) (p
 		memberTestRoot:              jsontext.Value(strconv.FormatBool(g.Verdict.Facts.TestRoot)),
 		memberDebug:                 jsontext.Value(strconv.FormatBool(g.Verdict.Facts.Debug)),
 	}
+	submods := map[string]submod{submodule: newSubmod(v, annotated)}
+	if err := addDevices(submods, g); err != nil {
+		return payload{}, err
+	}
 	return payload{
 		Binding:  binding{Workload: g.Workload, Facts: g.Verdict.Facts},
 		Profile:  profile,
@@ -120,13 +124,38 @@ func newPayload(g Grant, build string, now time.Time, lifetime time.Duration) (p
 		Issued:   now.Unix(),
 		Issuer:   issuer,
 		ID:       g.ID,
-		Submods: map[string]submod{submodule: {
-			PolicyID: policyID,
-			Status:   status(v.Hardware, v.Executables, v.Configuration),
-			Vector:   vector{Configuration: v.Configuration, Executables: v.Executables, Hardware: v.Hardware},
-			Evidence: annotated,
-		}},
+		Submods:  submods,
 	}, nil
+}
+
+func newSubmod(v verifier.Vector, annotated map[string]jsontext.Value) submod {
+	return submod{
+		PolicyID: policyID,
+		Status:   status(v.Hardware, v.Executables, v.Configuration),
+		Vector:   vector{Configuration: v.Configuration, Executables: v.Executables, Hardware: v.Hardware},
+		Evidence: annotated,
+	}
+}
+
+// addDevices gives each device a submodule of its own, named as Trustee names them: by the
+// class of its verifier and a number.
+func addDevices(submods map[string]submod, g Grant) error {
+	reportData, err := g.RuntimeData.DeviceReportData(evidence.DefaultHash)
+	if err != nil {
+		return err
+	}
+	for _, d := range g.Verdict.Devices {
+		name, known := map[evidence.TEE]string{evidence.TPM: "cpu1", evidence.SampleDevice: "gpu0"}[d.Device]
+		if !known {
+			return fmt.Errorf("issuing a token: device %q has no place in it", d.Device)
+		}
+		submods[name] = newSubmod(d.Vector, map[string]jsontext.Value{
+			string(d.Device):  jsontext.Value(d.Claims),
+			memberReportData:  text(hex.EncodeToString(reportData.Digest())),
+			memberRuntimeData: jsontext.Value(g.RuntimeData.Wire()),
+		})
+	}
+	return nil
 }
 
 // text quotes hex digits.

@@ -29,8 +29,12 @@ const (
 	crlInterval = time.Minute
 )
 
+// vlekSuffix ends the names of lists about the intermediates of VLEKs. AMD keeps those
+// apart, though the same root signs them.
+const vlekSuffix = "-vlek.crl"
+
 // collateral is a directory of certificates and revocation lists, laid out as
-// Trustee's offline store: vcek/HWID/*vcek.der, and beside it crl/*.crl.
+// Trustee's offline store: vcek/HWID/*vcek.der, and beside it crl/*.crl and vlek/LINE.pem.
 type collateral struct {
 	dir string // "" for none
 
@@ -42,6 +46,7 @@ type collateral struct {
 // crl remembers whose signature it carries, which takes an RSA operation to find out.
 type crl struct {
 	list *x509.RevocationList
+	vlek bool              // about the intermediates of VLEKs
 	ark  *x509.Certificate // nil until one has verified
 }
 
@@ -148,14 +153,35 @@ func (c *collateral) readLists() ([]*crl, error) {
 		if err != nil {
 			return nil, fmt.Errorf("parsing revocation list %s: %w", e.Name(), err)
 		}
-		lists = append(lists, &crl{list: list})
+		lists = append(lists, &crl{list: list, vlek: strings.HasSuffix(e.Name(), vlekSuffix)})
 	}
 	return lists, nil
 }
 
-// revocations returns the newest list that ark signed, nil for none. A directory that
-// can no longer be read keeps what was read before; staleness then shows in the list.
+// revocations returns the newest list that ark signed, nil for none.
 func (c *collateral) revocations(ark *x509.Certificate) *x509.RevocationList {
+	return newest(c.listsOf(ark), func(*crl) bool { return true })
+}
+
+// revocationsOf is revocations of the lists about the intermediates of keys of kind. all are
+// the root's lists of either kind.
+func (c *collateral) revocationsOf(ark *x509.Certificate, kind keyKind) (current *x509.RevocationList, all []*crl) {
+	all = c.listsOf(ark)
+	return newest(all, func(l *crl) bool { return l.vlek == (kind == vlek) }), all
+}
+
+func newest(lists []*crl, of func(*crl) bool) (list *x509.RevocationList) {
+	for _, l := range lists {
+		if of(l) && (list == nil || l.list.ThisUpdate.After(list.ThisUpdate)) {
+			list = l.list
+		}
+	}
+	return list
+}
+
+// listsOf returns the lists that ark signed. A directory that can no longer be read keeps
+// what was read before; staleness then shows in the list.
+func (c *collateral) listsOf(ark *x509.Certificate) (lists []*crl) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.dir != "" && time.Since(c.readAt) > crlInterval {
@@ -164,11 +190,31 @@ func (c *collateral) revocations(ark *x509.Certificate) *x509.RevocationList {
 		}
 		c.readAt = time.Now()
 	}
-	var newest *x509.RevocationList
 	for _, l := range c.lists {
-		if l.signedBy(ark) && (newest == nil || l.list.ThisUpdate.After(newest.ThisUpdate)) {
-			newest = l.list
+		if l.signedBy(ark) {
+			lists = append(lists, l)
 		}
 	}
-	return newest
+	return lists
+}
+
+// asvks returns the intermediates of VLEKs that are kept for a product line, as evidence
+// would bring them; nothing in them is believed before the root has signed it.
+func (c *collateral) asvks(line string) []evidence.SNPCert {
+	if c.dir == "" {
+		return nil
+	}
+	text, err := c.read("vlek/"+line+".pem", MaxTestRoots)
+	if err != nil {
+		return nil
+	}
+	certs, err := parsePEM(text)
+	if err != nil {
+		return nil
+	}
+	var list []evidence.SNPCert
+	for _, cert := range certs {
+		list = append(list, evidence.SNPCert{Type: evidence.SNPCertASK, DER: cert.Raw})
+	}
+	return list
 }

@@ -14,11 +14,12 @@
 // Each check is a row of a table with a stable name. A verdict holds what every row
 // wanted and found; it allows only when every row was judged and passed, so a row that
 // is missing denies. Missing or stale collateral denies unless the registration takes
-// it. Certificates are never fetched: they come with the evidence or from a directory.
+// it. Certificates come with the evidence, from a directory or, where it is told to, from
+// AMD's Key Distribution Service (kds.go), which gives out no VLEK.
 //
 // Files: verdict.go the result; verifier.go the entrance; registration.go rows that
 // compare with the registration, at every release too; snp.go, snpchecks.go rows on SNP
 // evidence; snpcert.go, snpchain.go, snproots.go certificates; collateral.go those on
 // disk and revocation; tcb.go firmware levels; snpclaims.go claims; tdx.go, tdxchecks.go, tdxpck.go, tdxtcb.go the same for TDX; tpm.go a
-// plain TPM, whose key nobody but the owner vouches for; sample.go the sample TEE.
+// plain TPM, whose key nobody but the owner vouches for; sample.go the sample TEE; devices.go devices beside the TEE.
 package verifier

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -37,9 +38,9 @@ const (
 	maxKDSFailures = 1024
 	kdsForget      = 10 * time.Minute
 
-	// RevocationInterval is how often the lists are fetched; a list that AMD replaces
-	// early is there within a day.
-	RevocationInterval = 24 * time.Hour
+	// RefreshInterval is how often lists and intermediates are fetched; a list that AMD
+	// replaces early is there within a day.
+	RefreshInterval = 24 * time.Hour
 )
 
 // distribution fetches what the collateral directory lacks and puts it there. AMD's word is taken
@@ -49,6 +50,7 @@ type distribution struct {
 	url    string
 	client *http.Client
 	limit  *rate.Limiter
+	pace   time.Duration // between the requests of a refresh
 
 	mu     sync.Mutex // held during a fetch: one at a time
 	failed map[string]time.Time
@@ -60,7 +62,7 @@ func newKDS(address string) (*distribution, error) {
 		return nil, fmt.Errorf("opening AMD's KDS at %q: want https://HOST or http://HOST", address)
 	}
 	return &distribution{
-		url: strings.TrimRight(address, "/"), limit: rate.NewLimiter(rate.Every(kdsEvery), kdsBurst), failed: map[string]time.Time{},
+		url: strings.TrimRight(address, "/"), pace: kdsEvery, limit: rate.NewLimiter(rate.Every(kdsEvery), kdsBurst), failed: map[string]time.Time{},
 		client: &http.Client{Timeout: kdsTime, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}, nil
 }
@@ -154,24 +156,63 @@ func (v *snpVerifier) checkFetched(der []byte, r *evidence.SNPReport) error {
 	return nil
 }
 
-// RefreshRevocations fetches the revocation list of each of AMD's product lines and keeps
-// those that are newer than what is there. A line whose list cannot be had keeps the old
-// one; all failures are returned. Without a KDS it does nothing.
-func (v *Verifier) RefreshRevocations(ctx context.Context) error {
+// Refresh fetches what AMD publishes for each of its product lines, the revocation lists for
+// VCEKs and for VLEKs and the intermediate of VLEKs, and keeps what is good and newer than
+// what is there. What cannot be had stays as it was; all failures are returned. It takes
+// its time, as AMD wants it. Without a KDS it does nothing.
+//
+// A VLEK itself is given out to its cloud provider alone (AMD 57230): its certificate has to
+// come with the evidence.
+func (v *Verifier) Refresh(ctx context.Context) error {
+	if v.snp.kds == nil {
+		return nil
+	}
 	var failures []error
-	for _, product := range []evidence.SNPProduct{evidence.Milan, evidence.Genoa, evidence.Turin} {
-		if v.snp.kds == nil {
-			break
-		}
-		if err := v.snp.refresh(ctx, product); err != nil {
-			failures = append(failures, fmt.Errorf("revocation list of %s: %w", product, err))
+	for i, product := range []evidence.SNPProduct{evidence.Milan, evidence.Genoa, evidence.Turin} {
+		for j, step := range []struct {
+			what string
+			do   func() error
+		}{
+			{"revocation list", func() error { return v.snp.refreshList(ctx, product, vcek) }},
+			{"revocation list for VLEKs", func() error { return v.snp.refreshList(ctx, product, vlek) }},
+			{"intermediate of VLEKs", func() error { return v.snp.refreshASVK(ctx, product) }},
+		} {
+			if i+j > 0 {
+				select {
+				case <-time.After(v.snp.kds.pace):
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+			}
+			if err := step.do(); err != nil {
+				failures = append(failures, fmt.Errorf("%s of %s: %w", step.what, product, err))
+			}
 		}
 	}
 	return errors.Join(failures...)
 }
 
-func (v *snpVerifier) refresh(ctx context.Context, product evidence.SNPProduct) error {
-	der, err := v.kds.get(ctx, fmt.Sprintf("/vcek/v1/%s/crl", product), maxCRLSize)
+// listPlace is where the lists about keys of a kind are, at AMD's and in the directory.
+func listPlace(product evidence.SNPProduct, kind keyKind) (address, name string) {
+	name = "amd-" + productLine(product) + ".crl"
+	if kind == vlek {
+		name = "amd-" + productLine(product) + vlekSuffix
+	}
+	return fmt.Sprintf("/%s/v1/%s/crl", strings.ToLower(string(kind)), product), path.Join("crl", name)
+}
+
+// rootsOf are those that may have signed what is fetched for a product.
+func (v *snpVerifier) rootsOf(product evidence.SNPProduct) []*root {
+	roots := []*root{v.chains.amd[productLine(product)]}
+	if v.chains.test != nil {
+		roots = append(roots, v.chains.test)
+	}
+	return roots
+}
+
+func (v *snpVerifier) refreshList(ctx context.Context, product evidence.SNPProduct, kind keyKind) error {
+	address, name := listPlace(product, kind)
+	der, err := v.kds.get(ctx, address, maxCRLSize)
 	if err != nil {
 		return err
 	}
@@ -179,21 +220,46 @@ func (v *snpVerifier) refresh(ctx context.Context, product evidence.SNPProduct) 
 	if err != nil {
 		return errors.New("not a revocation list")
 	}
-	line := productLine(product)
-	for _, root := range []*root{v.chains.amd[line], v.chains.test} {
-		if root == nil || !bytes.Equal(list.RawIssuer, root.ark.RawSubject) || list.CheckSignatureFrom(root.ark) != nil {
+	for _, root := range v.rootsOf(product) {
+		if !bytes.Equal(list.RawIssuer, root.ark.RawSubject) || list.CheckSignatureFrom(root.ark) != nil {
 			continue
 		}
-		if old := v.collateral.revocations(root.ark); old != nil && !list.ThisUpdate.After(old.ThisUpdate) {
+		if old, _ := v.collateral.revocationsOf(root.ark, kind); old != nil && !list.ThisUpdate.After(old.ThisUpdate) {
 			return nil // withheld or unchanged
 		}
-		if err := v.collateral.keep(path.Join("crl", "amd-"+line+".crl"), der); err != nil {
+		if err := v.collateral.keep(name, der); err != nil {
 			return err
 		}
 		v.collateral.reread()
 		return nil
 	}
-	return fmt.Errorf("not signed by the root of %s", line)
+	return fmt.Errorf("not signed by the root of %s", productLine(product))
+}
+
+// refreshASVK keeps the intermediates that a root signed. This program has those of its day;
+// AMD may make others.
+func (v *snpVerifier) refreshASVK(ctx context.Context, product evidence.SNPProduct) error {
+	text, err := v.kds.get(ctx, fmt.Sprintf("/vlek/v1/%s/cert_chain", product), MaxTestRoots)
+	if err != nil {
+		return err
+	}
+	certs, err := parsePEM(text)
+	if err != nil {
+		return err
+	}
+	var kept []byte
+	for _, cert := range certs {
+		for _, root := range v.rootsOf(product) {
+			if !cert.Equal(root.ark) && signedBy(cert, root.ark) == nil {
+				kept = append(kept, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})...)
+				break
+			}
+		}
+	}
+	if kept == nil {
+		return fmt.Errorf("no certificate by the root of %s", productLine(product))
+	}
+	return v.collateral.keep(path.Join("vlek", productLine(product)+".pem"), kept)
 }
 
 // keep writes a file of the directory in one step.

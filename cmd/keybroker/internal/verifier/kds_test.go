@@ -24,11 +24,13 @@ import (
 
 // kdsFake answers as AMD documents it (AMD 57230), for one chip.
 type kdsFake struct {
-	path  string // of the one VCEK, with its query
-	vcek  []byte
-	crl   []byte // of Milan
-	asked atomic.Int32
-	lists atomic.Int32
+	path string // of the one VCEK, with its query
+	vcek []byte
+	crl  []byte // of Milan
+	// vlekCRL and chain are of Milan's VLEKs; nil is not found.
+	vlekCRL, chain []byte
+	asked          atomic.Int32
+	lists          atomic.Int32
 }
 
 func (k *kdsFake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -36,6 +38,10 @@ func (k *kdsFake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/vcek/v1/Milan/crl" && k.crl != nil:
 		k.lists.Add(1)
 		_, _ = w.Write(k.crl)
+	case r.URL.RequestURI() == "/vlek/v1/Milan/crl" && k.vlekCRL != nil:
+		_, _ = w.Write(k.vlekCRL)
+	case r.URL.RequestURI() == "/vlek/v1/Milan/cert_chain" && k.chain != nil:
+		_, _ = w.Write(k.chain)
 	case r.URL.RequestURI() == k.path:
 		k.asked.Add(1)
 		_, _ = w.Write(k.vcek)
@@ -62,6 +68,7 @@ func (w *world) askKDS(t *testing.T, fake *kdsFake) {
 	if w.verifier, err = New(Config{SNPTestRoots: roots(w.machine), Collateral: w.dir, KDS: server.URL}); err != nil {
 		t.Fatal(err)
 	}
+	w.verifier.snp.kds.pace = 0
 }
 
 func milanKDSPath() string {
@@ -183,8 +190,8 @@ func TestKDSRevocations(t *testing.T) {
 	refresh := func(want string) {
 		t.Helper()
 		// Of the three lines this AMD has Milan alone.
-		err := w.verifier.RefreshRevocations(t.Context())
-		if err == nil || strings.Contains(err.Error(), "Milan") != (want != "") || !strings.Contains(err.Error(), want) {
+		err := w.verifier.Refresh(t.Context())
+		if err == nil || strings.Contains(err.Error(), "revocation list of Milan") != (want != "") || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
@@ -220,7 +227,7 @@ func TestKDSConfiguration(t *testing.T) {
 	}
 	v, err := New(Config{})
 	if err == nil {
-		err = v.RefreshRevocations(t.Context())
+		err = v.Refresh(t.Context())
 	}
 	if err != nil {
 		t.Errorf("nobody to ask: %v", fmt.Sprint(err))

@@ -23,6 +23,7 @@ type claim struct {
 func registrationChecks() []check[claim] {
 	return []check[claim]{
 		{name: "tee-listed", judge: checkTEE},
+		{name: "devices", judge: checkDevices},
 		{name: "initdata-listed", judge: checkInitData},
 		{name: "measurement", judge: checkMeasurement},
 		{name: "rtmr", judge: checkRTMR},

@@ -103,6 +103,18 @@ var violations = []violation{
 		w.open(t)
 		w.acceptMissingCRL()
 	}},
+	{"revocation", "a provider's key, and AMD's list about chips' keys alone", func(t *testing.T, w *world) {
+		chain := w.withVLEK(t, evidence.SNPCertVLEK)
+		w.in.Registration.SNP.AcceptMissingCRL = false
+		w.machine.ARK = chain.Ark
+		w.writeCRL(t, time.Now().Add(-time.Minute), time.Now().Add(time.Hour))
+		var err error
+		if w.verifier, err = New(Config{SNPTestRoots: slices.Concat(toPEM(chain.Ark), toPEM(chain.Asvk)), Collateral: w.dir, KDS: AMDKDS}); err != nil {
+			t.Fatal(err)
+		}
+		w.edit = func(raw []byte) { raw[0x48] = 1 << 2 }
+		w.forge = func(raw []byte) { signVLEK(t, raw) }
+	}},
 	{"tcb-certified", "a key of older firmware", func(t *testing.T, w *world) {
 		w.edit = func(raw []byte) { raw[0x186]++ }
 	}},
@@ -134,6 +146,9 @@ var violations = []violation{
 		w.verifier.snp.chains.test.test = false
 		w.verifier.snp.floors[owner.Milan] = owner.TCB{SNP: 24}
 		w.edit = func(raw []byte) { raw[0x1F6]-- }
+	}},
+	{"devices", "a device that did not come along", func(_ *testing.T, w *world) {
+		w.in.Registration.Devices = []evidence.TEE{evidence.TPM}
 	}},
 	{"tee-listed", "a TEE the workload does not take", func(t *testing.T, w *world) {
 		w.in.Registration.TEEs = []evidence.TEE{evidence.Sample}
@@ -174,7 +189,7 @@ func TestEachRuleDeniesAlone(t *testing.T) {
 
 // withVLEK makes the machine one of a provider: its root is the builder's own, which
 // also certifies a VLEK, and reports are signed by that.
-func (w *world) withVLEK(t *testing.T, label evidence.SNPCertType) {
+func (w *world) withVLEK(t *testing.T, label evidence.SNPCertType) *sev.AmdSigner {
 	t.Helper()
 	parts := kds.TCBParts{BlSpl: 4, SnpSpl: 24, UcodeSpl: 219}
 	since := time.Now().Add(-time.Hour)
@@ -191,6 +206,7 @@ func (w *world) withVLEK(t *testing.T, label evidence.SNPCertType) {
 	}
 	w.acceptMissingCRL()
 	w.certs = []evidence.SNPCert{{Type: label, DER: chain.Vlek.Raw}}
+	return chain
 }
 
 // signVLEK replaces the signature of a report.

@@ -101,6 +101,11 @@ func checkChain(c *snpCase) (wanted, found string, ok bool) {
 		wanted += " or to the test root"
 	}
 	chain, err := c.v.chains.verify(c.vek, line, c.ev.Certs)
+	if err != nil && c.vek.kind == vlek {
+		if kept := c.v.collateral.asvks(line); kept != nil {
+			chain, err = c.v.chains.verify(c.vek, line, append(kept, c.ev.Certs...))
+		}
+	}
 	if err != nil {
 		return wanted, err.Error(), false
 	}
@@ -120,29 +125,45 @@ func checkValidity(c *snpCase) (wanted, found string, ok bool) {
 }
 
 // checkRevocation wants a fresh list. AMD's list is the root's, about intermediates;
-// an entry for the key itself counts too.
+// an entry for the key itself counts too. Those of VCEKs and of VLEKs have lists of their
+// own. An entry counts in either, but a current list of the one does not stand in for the
+// other's, unless the directory is the owner's alone and has no list by the other's name.
 func checkRevocation(c *snpCase) (wanted, found string, ok bool) {
 	tolerant := c.in.Registration.SNP != nil && c.in.Registration.SNP.AcceptMissingCRL
 	wanted = "a current revocation list of the root that does not list the chain"
 	if tolerant {
 		wanted = "no revocation list that lists the chain"
 	}
-	list := c.v.collateral.revocations(c.chain.root.ark)
-	if list == nil {
-		return wanted, "no revocation list", tolerant
+	list, all := c.v.collateral.revocationsOf(c.chain.root.ark, c.vek.kind)
+	if found := revoked(all, c.chain.ask, c.vek.cert); found != "" {
+		return wanted, found, false
 	}
-	for _, entry := range list.RevokedCertificateEntries {
-		for _, cert := range []*x509.Certificate{c.chain.ask, c.vek.cert} {
-			if revokes(list, entry, cert) {
-				return wanted, fmt.Sprintf("%q revoked at %s", cert.Subject.CommonName, entry.RevocationTime.Format(time.RFC3339)), false
-			}
-		}
+	if list == nil && c.vek.kind == vlek && c.v.kds == nil {
+		list, _ = c.v.collateral.revocationsOf(c.chain.root.ark, vcek)
+	}
+	if list == nil {
+		return wanted, fmt.Sprintf("no revocation list for %ss", c.vek.kind), tolerant
 	}
 	// A list without a next update has the zero time there, so it is never current.
 	if c.in.Now.After(list.NextUpdate) || c.in.Now.Before(list.ThisUpdate) {
 		return wanted, fmt.Sprintf("a list valid from %s to %s", list.ThisUpdate.Format(time.RFC3339), list.NextUpdate.Format(time.RFC3339)), tolerant
 	}
 	return wanted, "not listed", true
+}
+
+// revoked says which of certs one of the lists revokes, "" for none.
+func revoked(lists []*crl, certs ...*x509.Certificate) string {
+	for _, l := range lists {
+		list := l.list
+		for _, entry := range list.RevokedCertificateEntries {
+			for _, cert := range certs {
+				if revokes(list, entry, cert) {
+					return fmt.Sprintf("%q revoked at %s", cert.Subject.CommonName, entry.RevocationTime.Format(time.RFC3339))
+				}
+			}
+		}
+	}
+	return ""
 }
 
 // revokes compares serial numbers among certificates of the list's issuer. AMD gives

@@ -56,6 +56,8 @@ func (s *sentence) without(rule string) (v Verdict) {
 	case evidence.AzSNPvTPM, evidence.AzTDXvTPM:
 		v = s.verifier.judgeAzure(s.in, off(azureChecks(s.in.TEE), rule))
 	}
+	devices := deviceTables()
+	judgeDevices(s.in, deviceTable{off(devices.composite, rule), off(devices.tpm, rule), off(devices.sample, rule)}, &v)
 	v.Facts.Debug = s.in.debugGuest()
 	if v.complete {
 		findings, _ := run(off(registrationChecks(), rule), claim{facts: v.Facts, registration: s.in.Registration})
@@ -98,6 +100,7 @@ func tpmSentences(t *testing.T) (list []sentence) {
 // is not denied by it any more, and every other row stands. So no check is idle, none
 // stands in for another, and a check that is lost is missed.
 func TestEachCheckSwitchedOff(t *testing.T) {
+	devices := deviceTables()
 	for _, tee := range []struct {
 		name      string
 		checks    []string
@@ -107,6 +110,7 @@ func TestEachCheckSwitchedOff(t *testing.T) {
 		{"snp", names(snpChecks()), []string{"rtmr", "attestation-key-listed", "pcrs"}, snpSentences},
 		{"tdx", names(tdxChecks()), []string{"attestation-key-listed", "pcrs"}, tdxSentences},
 		{"tpm", names(tpmChecks()), []string{"measurement", "rtmr", "tcb-minimum", "test-root"}, tpmSentences},
+		{"snp with devices", slices.Concat(names(snpChecks()), names(devices.composite), names(devices.tpm), names(devices.sample)), []string{"rtmr"}, compositeSentences},
 		{"az-snp-vtpm", names(azureChecks(evidence.AzSNPvTPM)), []string{"rtmr", "attestation-key-listed"}, azureSentences(evidence.AzSNPvTPM)},
 		{"az-tdx-vtpm", names(azureChecks(evidence.AzTDXvTPM)), []string{"attestation-key-listed"}, azureSentences(evidence.AzTDXvTPM)},
 	} {

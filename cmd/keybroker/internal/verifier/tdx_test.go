@@ -96,6 +96,9 @@ var tdxViolations = []struct {
 	{"debug-guest", "initdata of a debug guest", func(t *testing.T, w *tdxWorld) { w.in.Debug = true }},
 	{"debug-guest", "values of a debug image", func(t *testing.T, w *tdxWorld) { w.in.Registration.TDX.Debug = true }},
 	{"test-root", "test root not taken", func(t *testing.T, w *tdxWorld) { w.in.Registration.TestRoots = false }},
+	{"devices", "a device that did not come along", func(_ *testing.T, w *tdxWorld) {
+		w.in.Registration.Devices = []evidence.TEE{evidence.TPM}
+	}},
 	{"tee-listed", "tdx not listed", func(t *testing.T, w *tdxWorld) { w.in.Registration.TEEs = []evidence.TEE{evidence.SNP} }},
 	{"initdata-listed", "initdata not listed", func(t *testing.T, w *tdxWorld) { w.in.Registration.InitData = nil }},
 }

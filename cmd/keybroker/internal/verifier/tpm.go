@@ -58,14 +58,19 @@ func judgeTPM(in Input, checks []check[*tpmCase]) Verdict {
 	}
 	// The rows that follow in Recheck deny a key that is not the owner's; the vector must
 	// not claim hardware for it even so.
-	trusted := in.Registration.TPM != nil && slices.Contains(in.Registration.TPM.KeyDigests(), v.Facts.AttestationKey)
+	trusted := keyPinned(in.Registration, v.Facts.AttestationKey)
 	if trusted && len(v.Failed()) == 0 {
 		v.Vector = tpmVector
 		var err error
-		v.Claims, err = tpmClaims(c)
+		v.Claims, err = json.Marshal(tpmClaims(c), json.Deterministic(true))
 		v.complete = err == nil
 	}
 	return v
+}
+
+// keyPinned reports whether the owner vouches for an attestation key.
+func keyPinned(r owner.Registration, key string) bool {
+	return r.TPM != nil && slices.Contains(r.TPM.KeyDigests(), key)
 }
 
 // tpmFormat refuses what is no quote: another magic, another type of attestation,
@@ -144,12 +149,17 @@ func tpmEventLog(c *tpmCase) (wanted, found string, ok bool) {
 
 // checkAttestationKey compares the key with those that the owner pinned.
 func checkAttestationKey(c claim) (wanted, found string, ok bool) {
-	if c.facts.TEE != evidence.TPM {
+	device := c.facts.has(evidence.TPM)
+	if c.facts.TEE != evidence.TPM && !device {
 		return "no attestation key of a plain TPM", "none", true
 	}
 	var list []string
 	if c.registration.TPM != nil {
 		list = c.registration.TPM.KeyDigests()
+	}
+	// Validate lets this pass only beside a TEE and with a policy of the workload's own.
+	if device && c.registration.TPM != nil && len(list) == 0 {
+		return "any key that the TEE's report binds: none is pinned", c.facts.AttestationKey, true
 	}
 	return oneOf(list), c.facts.AttestationKey, slices.Contains(list, c.facts.AttestationKey)
 }
@@ -157,15 +167,18 @@ func checkAttestationKey(c claim) (wanted, found string, ok bool) {
 // checkPCRs compares the registers that the registration lists values for.
 func checkPCRs(c claim) (wanted, found string, ok bool) {
 	var pcrs owner.PCRs
+	device := c.facts.has(evidence.TPM)
 	switch {
+	case device && c.registration.TPM != nil:
+		pcrs = c.registration.TPM.PCRs
 	case c.facts.TEE == evidence.TPM && c.registration.TPM != nil:
 		pcrs = c.registration.TPM.PCRs
 	case owner.OnAzure(c.facts.TEE) && c.registration.Azure != nil:
 		pcrs = c.registration.Azure.PCRs
-	case c.facts.TEE != evidence.TPM && !owner.OnAzure(c.facts.TEE):
+	case !device && c.facts.TEE != evidence.TPM && !owner.OnAzure(c.facts.TEE):
 		return "no registers of a TPM", "none", true
 	}
-	if len(pcrs) == 0 {
+	if len(pcrs) == 0 && !device {
 		return "reference values for the registers", "none", false
 	}
 	for i, value := range c.facts.PCR {
@@ -177,7 +190,7 @@ func checkPCRs(c claim) (wanted, found string, ok bool) {
 }
 
 // tpmClaims are the members that Trustee's policies know a TPM guest by, and event_log.
-func tpmClaims(c *tpmCase) ([]byte, error) {
+func tpmClaims(c *tpmCase) map[string]any {
 	claims := map[string]any{
 		"report_data": fmt.Sprintf("%x", c.quote.ExtraData),
 		"init_data":   fmt.Sprintf("%x", c.ev.Registers[evidence.TPMInitDataRegister]),
@@ -187,5 +200,5 @@ func tpmClaims(c *tpmCase) ([]byte, error) {
 	for i, value := range c.ev.Registers {
 		claims[fmt.Sprintf("pcr%02d", i)] = fmt.Sprintf("%x", value)
 	}
-	return json.Marshal(claims, json.Deterministic(true))
+	return claims
 }

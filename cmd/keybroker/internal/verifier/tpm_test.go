@@ -212,6 +212,9 @@ var tpmViolations = []struct {
 		w.log = tpmLog(tpmEvent{0, make([]byte, 32)}, tpmEvent{4, make([]byte, 32)})
 	}},
 	{"event-log", "a log that is none", func(t *testing.T, w *tpmWorld) { w.log = []byte("not a log") }},
+	{"devices", "a device that did not come along", func(_ *testing.T, w *tpmWorld) {
+		w.in.Registration.Devices = []evidence.TEE{evidence.TPM}
+	}},
 	{"tee-listed", "a TEE the workload does not take", func(t *testing.T, w *tpmWorld) {
 		w.in.Registration.TEEs = []evidence.TEE{evidence.SNP}
 	}},

@@ -35,7 +35,11 @@ type Facts struct {
 	// collateral; TCBDate is the date of that level, YYYY-MM-DD.
 	TCBStatus string `json:"tcb_status,omitzero"`
 	TCBDate   string `json:"tcb_date,omitzero"`
-	// AttestationKey is the TPM key that signed, as evidence.KeyDigest has it.
+	// Devices are the devices beside the TEE whose evidence came along, in the order of their
+	// names, divided by commas.
+	Devices string `json:"devices,omitzero"`
+	// AttestationKey is the TPM key that signed, as evidence.KeyDigest has it. It and PCR are
+	// those of the TPM that is the TEE, is part of it, or attests beside it.
 	AttestationKey string `json:"attestation_key,omitzero"`
 	// PCR are the registers 0 to 23 of a TPM in lower-case hex.
 	PCR [evidence.TPMRegisters]string `json:"pcr,omitzero"`
@@ -62,8 +66,18 @@ type Verdict struct {
 	// Claims are the members that Trustee's verifier derives for the TEE, as JSON.
 	Claims []byte
 	Vector Vector
+	// Devices are the parts of devices, in the order of Facts.Devices.
+	Devices []DeviceVerdict
 
 	complete bool // every row of every table was judged
+}
+
+// DeviceVerdict is what is claimed of one device beside the TEE.
+type DeviceVerdict struct {
+	Device evidence.TEE
+	// Claims are as in Verdict, nil where a rule on this device denied.
+	Claims []byte
+	Vector Vector
 }
 
 // Allowed reports whether every rule was judged and none failed.

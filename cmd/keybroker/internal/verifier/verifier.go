@@ -19,7 +19,7 @@ type Config struct {
 	// TDXTestRoot is PEM: a root to trust in place of Intel's, only for registrations with
 	// test_roots. Nil for none.
 	TDXTestRoot []byte
-	// Collateral is a directory with vcek/HWID/*.der and crl/*.crl, "" for none.
+	// Collateral is a directory with vcek/HWID/*.der, vlek/LINE.pem and crl/*.crl, "" for none.
 	Collateral string
 	// KDS is the address of AMD's Key Distribution Service, AMDKDS or a mirror of it; ""
 	// asks nobody. What it sends is kept in Collateral, which must be given then.
@@ -51,6 +51,10 @@ type Input struct {
 	Evidence json.RawMessage
 	// ReportData is what the handshake binds the evidence to.
 	ReportData evidence.ReportData
+	// Devices are the parts of devices beside the TEE, and DeviceData is what they are
+	// bound to. The report binds the parts themselves through ReportData.
+	Devices    []evidence.DeviceEvidence
+	DeviceData evidence.ReportData
 	// InitData is the digest of the initdata document that came along.
 	InitData Digest
 	// Debug says that the initdata is a debug guest's. A debug guest attests with no other.
@@ -106,6 +110,7 @@ func (v *Verifier) Verify(in Input) Verdict {
 		}}}
 	}
 	verdict.Facts.Debug = in.debugGuest()
+	judgeDevices(in, deviceTables(), &verdict)
 	if verdict.complete {
 		verdict.Findings = append(verdict.Findings, Recheck(verdict.Facts, in.Registration)...)
 	}
