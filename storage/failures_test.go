@@ -51,6 +51,15 @@ func TestCloseResumes(t *testing.T) {
 	if err := o.Close(); !errors.Is(err, fails) || !slices.Equal(done, []string{"bind"}) {
 		t.Errorf("%v, %q", err, done)
 	}
+	// What only was not counted is undone.
+	closed := false
+	counted := &Mounted{closers: []func() error{func() error { closed = true; return nil }, func() error { return ErrNotCounted }}}
+	if err := counted.Close(); !errors.Is(err, ErrNotCounted) || !closed {
+		t.Errorf("%v, closed %v", err, closed)
+	}
+	if err := counted.Close(); err != nil {
+		t.Error(err)
+	}
 	fails = nil
 	if err := errors.Join(o.Close(), o.Close()); err != nil || !slices.Equal(done, []string{"bind", "mount", "device"}) {
 		t.Errorf("%v, %q", err, done)

@@ -75,16 +75,20 @@ func (o *Mounted) Bind(name, target string, perm os.FileMode) error {
 }
 
 // Close undoes it all. It stops at the first step that fails, since what comes after it is in use: the error then wraps
-// unix.EBUSY, and Close may be called again.
+// unix.EBUSY, and Close may be called again. With ErrNotCounted everything is undone.
 func (o *Mounted) Close() error {
+	var uncounted error
 	for len(o.closers) > 0 {
 		last := len(o.closers) - 1
-		if err := o.closers[last](); err != nil {
+		switch err := o.closers[last](); {
+		case errors.Is(err, ErrNotCounted):
+			uncounted = err
+		case err != nil:
 			return err
 		}
 		o.closers = o.closers[:last]
 	}
-	return nil
+	return uncounted
 }
 
 // MountVolume opens a volume, as Volumes.Open does, and mounts the ext4 on it on point. On error nothing stays. The

@@ -30,6 +30,9 @@ type Counter interface {
 // ErrNotLast says that a counter was not what it was to be raised from: somebody else has raised it.
 var ErrNotLast = errors.New("another guest has raised the counter: the volume is open elsewhere")
 
+// ErrNotCounted says that a volume was closed and its counter not raised.
+var ErrNotCounted = errors.New("it is closed, but its counter was not raised: images made while it was open stay valid until it is opened again")
+
 // ErrNoCounter says that nobody has counted this volume.
 var ErrNoCounter = errors.New("the relying party has no counter of this volume; its owner may let it begin with what the disk says")
 
@@ -148,7 +151,7 @@ func (r *replay) raiseAgain() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	if err := r.withDisk(ctx, r.raise); err != nil {
-		return fmt.Errorf("raising the counter of volume %s: it is closed, and images made while it was open stay valid until it is opened again: %w", r.volume, err)
+		return fmt.Errorf("volume %s: %w: %w", r.volume, ErrNotCounted, err)
 	}
 	return nil
 }

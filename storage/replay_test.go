@@ -347,7 +347,7 @@ func TestVolumeReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.before = errors.New("no answer")
-	if err := o.Close(); !errors.Is(err, p.before) || !strings.Contains(err.Error(), "is closed") {
+	if err := o.Close(); !errors.Is(err, p.before) || !errors.Is(err, ErrNotCounted) || !strings.Contains(err.Error(), "is closed") {
 		t.Error(err)
 	}
 	m.checkClean(t)

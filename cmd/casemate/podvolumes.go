@@ -36,8 +36,8 @@ type podVolumes struct {
 
 // heldVolume is a volume while somebody has it.
 type heldVolume struct {
-	node    string // the disk that it was opened from
-	mounted *storage.Mounted
+	node    string                     // the disk that it was opened from
+	mounted interface{ Close() error } // a *storage.Mounted
 	holders int
 }
 
@@ -77,6 +77,12 @@ func (p *podVolumes) Open(ctx context.Context, path, node string) (*pod.Volume, 
 		return nil, fmt.Errorf("opening %.128q: no volume has this device", path)
 	}
 	h := p.open[name]
+	if h != nil && h.holders == 0 { // it did not close: whether its mount is still there nobody knows
+		if err := p.shut(name, h); err != nil && !errors.Is(err, storage.ErrNotCounted) {
+			return nil, err
+		}
+		h = nil
+	}
 	switch {
 	case h == nil:
 		var err error
@@ -173,7 +179,8 @@ func (p *podVolumes) firstUse(ctx context.Context, v storage.Volumes, c storage.
 	return v.Create(ctx, c, node, f)
 }
 
-// release closes a volume behind its last holder. What does not close stays open, for close to try once more.
+// release closes a volume behind its last holder. What does not close is kept, for the next to try once more; what is
+// closed and was not counted is closed.
 func (p *podVolumes) release(name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,10 +191,17 @@ func (p *podVolumes) release(name string) error {
 	if h.holders--; h.holders > 0 {
 		return nil
 	}
-	if err := closeMounted(h.mounted); err != nil {
+	return p.shut(name, h)
+}
+
+func (p *podVolumes) shut(name string, h *heldVolume) error {
+	err := closeMounted(h.mounted)
+	if err == nil || errors.Is(err, storage.ErrNotCounted) {
+		delete(p.open, name)
+	}
+	if err != nil {
 		return fmt.Errorf("closing volume %s: %w", name, err)
 	}
-	delete(p.open, name)
 	return nil
 }
 
@@ -197,11 +211,7 @@ func (p *podVolumes) close() error {
 	defer p.mu.Unlock()
 	var errs []error
 	for name, h := range p.open {
-		if err := closeMounted(h.mounted); err != nil {
-			errs = append(errs, fmt.Errorf("closing volume %s: %w", name, err))
-			continue
-		}
-		delete(p.open, name)
+		errs = append(errs, p.shut(name, h))
 	}
 	if p.keys != nil {
 		p.keys.close()

@@ -180,7 +180,7 @@ func (s *scratch) undo() error {
 }
 
 // closeMounted closes what the kernel may hold on to for a moment.
-func closeMounted(o *storage.Mounted) error {
+func closeMounted(o interface{ Close() error }) error {
 	for end := time.Now().Add(unmountTime); ; time.Sleep(diskPoll) {
 		if err := o.Close(); !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
 			return err
