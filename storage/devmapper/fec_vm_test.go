@@ -18,17 +18,16 @@ import (
 )
 
 const (
-	diskC      = "/dev/vdc"
-	fecBlock   = 4096
-	fecBlocks  = 1000 // of data: a tree of 8 blocks, and one above
-	fecEnd     = 64   // blocks of the tree's disk that are covered, where the parity lies on it too
-	treeBlocks = 16 << 20 / fecBlock
+	diskC     = "/dev/vdc"
+	fecBlock  = 4096
+	fecBlocks = 1000 // of data: a tree of 8 blocks, and one above
+	fecEnd    = 64   // blocks of the tree's device that are covered
 )
 
 var printedRoot = regexp.MustCompile(`(?m)^Root hash:\s*([0-9a-f]+)$`)
 
-// parity lets veritysetup make a tree on diskB over random data on diskA, and parity on fec.
-func parity(t *testing.T, fec VerityFEC) (Verity, []byte) {
+// parity lets veritysetup make a tree on a device over random data on diskA, and parity on fec.
+func parity(t *testing.T, tree string, fec VerityFEC) (Verity, []byte) {
 	t.Helper()
 	data := make([]byte, fecBlocks*fecBlock)
 	if _, err := rand.Read(data); err != nil {
@@ -36,7 +35,7 @@ func parity(t *testing.T, fec VerityFEC) (Verity, []byte) {
 	}
 	writeAt(t, diskA, 0, data)
 	out, err := exec.Command("/usr/sbin/veritysetup", "format", "--salt", "-", "--data-blocks", strconv.Itoa(fecBlocks), "--fec-device", fec.Device,
-		"--fec-offset", strconv.FormatUint(fec.StartBlock*fecBlock, 10), "--fec-roots", strconv.Itoa(fec.Roots), diskA, diskB).CombinedOutput()
+		"--fec-offset", strconv.FormatUint(fec.StartBlock*fecBlock, 10), "--fec-roots", strconv.Itoa(fec.Roots), diskA, tree).CombinedOutput()
 	m := printedRoot.FindSubmatch(out)
 	if err != nil || m == nil {
 		t.Fatalf("veritysetup: %v: %s", err, out)
@@ -45,7 +44,7 @@ func parity(t *testing.T, fec VerityFEC) (Verity, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Verity{HashType: 1, DataDevice: diskA, HashDevice: diskB, DataBlockSize: fecBlock, HashBlockSize: fecBlock,
+	return Verity{HashType: 1, DataDevice: diskA, HashDevice: tree, DataBlockSize: fecBlock, HashBlockSize: fecBlock,
 		DataBlocks: fecBlocks, HashStartBlock: 1, Algorithm: "sha256", RootHash: root, FEC: &fec}, data
 }
 
@@ -69,12 +68,17 @@ func TestVMVerityParity(t *testing.T) {
 		name string
 		fec  VerityFEC
 	}{
-		{"on a disk of its own", VerityFEC{Device: diskC, Roots: 2, Blocks: fecBlocks + treeBlocks - 1}},
+		{"on a disk of its own", VerityFEC{Device: diskC, Roots: 2, Blocks: fecBlocks + fecEnd - 1}},
 		{"behind the tree", VerityFEC{Device: diskB, StartBlock: fecEnd, Roots: 5, Blocks: fecBlocks + fecEnd - 1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := openControl(t)
-			table, data := parity(t, tt.fec)
+			device := diskB
+			if tt.fec.Device != diskB { // all of the tree's device is covered: a short one
+				part := Linear{LengthSectors: fecEnd * fecBlock / SectorSize, Device: diskB}
+				device = create(t, c, Mapping{Name: "vm-fec-tree", Targets: []Target{part}}).Path
+			}
+			table, data := parity(t, device, tt.fec)
 			open := func(name string) (read func(block int64) error) {
 				d := create(t, c, Mapping{Name: name, ReadOnly: true, Targets: []Target{table}})
 				return func(block int64) error {
@@ -85,16 +89,16 @@ func TestVMVerityParity(t *testing.T) {
 					return err
 				}
 			}
-			// Blocks of one word lie so many blocks apart.
+			// Blocks of one word lie so many blocks apart: no word loses more than two here.
 			rounds := int64(tt.fec.Blocks+uint64(255-tt.fec.Roots)-1) / int64(255-tt.fec.Roots)
-			tree, err := readAt(diskB, 0, fecEnd*fecBlock)
+			tree, err := readAt(device, 0, fecEnd*fecBlock)
 			if err != nil {
 				t.Fatal(err)
 			}
-			damage(t, diskA, 7, 7+rounds, 500)
-			damage(t, diskB, 1, 3) // the top of the tree, and digests of blocks 128 to 255
+			damage(t, diskA, 7, 7+rounds, 499)
+			damage(t, device, 1, 4) // the top of the tree, and digests of blocks 256 to 383
 			read := open("vm-fec")
-			for _, block := range []int64{0, 7, 7 + rounds, 130, 500, 999} {
+			for _, block := range []int64{0, 7, 7 + rounds, 300, 499, 999} {
 				if err := read(block); err != nil {
 					t.Errorf("block %d: %v", block, err)
 				}
@@ -103,7 +107,7 @@ func TestVMVerityParity(t *testing.T) {
 			for i := range int64(tt.fec.Roots) + 1 {
 				many = append(many, 20+i*rounds)
 			}
-			writeAt(t, diskB, 0, tree)
+			writeAt(t, device, 0, tree)
 			damage(t, diskA, many...)
 			read = open("vm-fec-many") // the first mapping remembers blocks that it has read
 			for _, block := range many {
