@@ -3,6 +3,7 @@
 package pod
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,25 +17,45 @@ import (
 // an image need not have named.
 var serviceVariable = regexp.MustCompile(`^(HOSTNAME=[A-Za-z0-9.-]+|KUBERNETES_(SERVICE_HOST|SERVICE_PORT|SERVICE_PORT_HTTPS|PORT|PORT_[0-9]{1,5}_(TCP|UDP)(_(PROTO|PORT|ADDR))?)=[A-Za-z0-9.:/\[\]-]+)$`)
 
+// Difference is what a request asks for and an image's config does not.
+type Difference struct {
+	What  string // in words, for the host
+	Field string // in the request
+	// Given and Wanted are the values, for the tenant alone; Wanted has one line for each that would have done.
+	Given  string
+	Wanted []string
+}
+
+// Refusal is the error that the host reads: it has no value of the image's.
+func (d *Difference) Refusal() error {
+	return fail(codes.PermissionDenied, "CreateContainerRequest is blocked by policy: %s is not what the image says, and no policy of the tenant names it", d.What)
+}
+
 // AsImageSays admits a process that does what the verified image's own config says,
 // and nothing else that the host could have written: the same arguments, working
 // directory and user, and of the environment the image's and serviceVariable's. It
 // is for a guest whose tenant brought no policy (docs/security.md 15).
 func AsImageSays(image, requested *specs.Process) error {
-	refused := func(what string) error {
-		return fail(codes.PermissionDenied, "CreateContainerRequest is blocked by policy: %s is not what the image says, and no policy of the tenant names it", what)
+	if d := Differs(image, requested); d != nil {
+		return d.Refusal()
 	}
+	return nil
+}
+
+// Differs is the first difference that AsImageSays refuses, nil for none.
+func Differs(image, requested *specs.Process) *Difference {
+	user := func(p *specs.Process) string { return fmt.Sprintf("%d:%d", p.User.UID, p.User.GID) }
 	switch {
 	case !slices.Equal(requested.Args, image.Args):
-		return refused("the command line")
+		return &Difference{"the command line", "OCI.Process.Args", fmt.Sprintf("%q", requested.Args), []string{fmt.Sprintf("%q", image.Args)}}
 	case requested.Cwd != image.Cwd:
-		return refused("the working directory")
+		return &Difference{"the working directory", "OCI.Process.Cwd", requested.Cwd, []string{image.Cwd}}
 	case requested.User.UID != image.User.UID || requested.User.GID != image.User.GID:
-		return refused("the user")
+		return &Difference{"the user", "OCI.Process.User", user(requested), []string{user(image)}}
 	}
 	for _, gid := range requested.User.AdditionalGids {
 		if gid != image.User.GID && !slices.Contains(image.User.AdditionalGids, gid) {
-			return refused("a group of the user")
+			return &Difference{"a group of the user", "OCI.Process.User.AdditionalGids", fmt.Sprint(gid), []string{fmt.Sprint(append([]uint32{image.User.GID}, image.User.AdditionalGids...))}}
 		}
 	}
 	for _, v := range requested.Env {
@@ -42,12 +63,13 @@ func AsImageSays(image, requested *specs.Process) error {
 		if slices.Contains(image.Env, v) || !named(image.Env, name) && (serviceVariable.MatchString(v) || v == defaultPath) {
 			continue
 		}
-		return refused("a variable of the environment")
+		return &Difference{"a variable of the environment", "OCI.Process.Env", v, append(ofName(image.Env, name), "a match of "+serviceVariable.String())}
 	}
 	for _, v := range image.Env {
 		// One that is left out is as good as one that is changed.
 		if !slices.Contains(requested.Env, v) {
-			return refused("a variable of the environment")
+			name, _, _ := strings.Cut(v, "=")
+			return &Difference{"a variable of the environment", "OCI.Process.Env", strings.Join(ofName(requested.Env, name), " "), []string{v}}
 		}
 	}
 	return nil
@@ -58,4 +80,15 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 
 func named(env []string, name string) bool {
 	return slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, name+"=") })
+}
+
+// ofName are the variables of a name.
+func ofName(env []string, name string) []string {
+	var list []string
+	for _, v := range env {
+		if strings.HasPrefix(v, name+"=") {
+			list = append(list, v)
+		}
+	}
+	return list
 }

@@ -32,6 +32,7 @@ type Policy struct {
 	store    storage.Store
 	// turn holds one token while nobody decides: the lock, as a channel so that waiting ends with the request.
 	turn  chan struct{}
+	watch func(Denial)   // nil: nobody is told of denials
 	state map[string]any // what the store holds as data.pstate; its values are never changed in place
 }
 

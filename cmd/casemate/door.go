@@ -58,6 +58,7 @@ func (m *machine) openDoor(door *agent.Door) error {
 	if err != nil {
 		return park(door, "policy", "the policy of initdata cannot be loaded", err)
 	}
+	p.Watch(func(d policy.Denial) { m.denials.keep(m.log, d) })
 	door.Open(p)
 	return nil
 }

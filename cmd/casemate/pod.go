@@ -73,7 +73,12 @@ func (p *podImages) admit(image, requested *specs.Process) error {
 	if p.m.rego != nil {
 		return nil
 	}
-	return pod.AsImageSays(image, requested)
+	differs := pod.Differs(image, requested)
+	if differs == nil {
+		return nil
+	}
+	p.m.denials.admit(p.m.log, differs)
+	return differs.Refusal()
 }
 
 // starting records a container before it runs. It is called for one whose image was opened, so the machine is known.
