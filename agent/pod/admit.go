@@ -44,18 +44,26 @@ func AsImageSays(image, requested *specs.Process) error {
 
 // Differs is the first difference that AsImageSays refuses, nil for none.
 func Differs(image, requested *specs.Process) *Difference {
-	user := func(p *specs.Process) string { return fmt.Sprintf("%d:%d", p.User.UID, p.User.GID) }
+	differ := func(what, field string, given any, wanted ...any) *Difference {
+		d := &Difference{What: what, Field: "OCI.Process." + field, Given: fmt.Sprintf("%q", given)}
+		for _, w := range wanted {
+			d.Wanted = append(d.Wanted, fmt.Sprintf("%q", w))
+		}
+		return d
+	}
+	const variable = "a variable of the environment"
+	have, want := requested.User, image.User
 	switch {
 	case !slices.Equal(requested.Args, image.Args):
-		return &Difference{"the command line", "OCI.Process.Args", fmt.Sprintf("%q", requested.Args), []string{fmt.Sprintf("%q", image.Args)}}
+		return differ("the command line", "Args", requested.Args, image.Args)
 	case requested.Cwd != image.Cwd:
-		return &Difference{"the working directory", "OCI.Process.Cwd", requested.Cwd, []string{image.Cwd}}
-	case requested.User.UID != image.User.UID || requested.User.GID != image.User.GID:
-		return &Difference{"the user", "OCI.Process.User", user(requested), []string{user(image)}}
+		return differ("the working directory", "Cwd", requested.Cwd, image.Cwd)
+	case have.UID != want.UID || have.GID != want.GID:
+		return differ("the user", "User", fmt.Sprint(have.UID, ":", have.GID), fmt.Sprint(want.UID, ":", want.GID))
 	}
-	for _, gid := range requested.User.AdditionalGids {
-		if gid != image.User.GID && !slices.Contains(image.User.AdditionalGids, gid) {
-			return &Difference{"a group of the user", "OCI.Process.User.AdditionalGids", fmt.Sprint(gid), []string{fmt.Sprint(append([]uint32{image.User.GID}, image.User.AdditionalGids...))}}
+	for _, gid := range have.AdditionalGids {
+		if gid != want.GID && !slices.Contains(want.AdditionalGids, gid) {
+			return differ("a group of the user", "User.AdditionalGids", fmt.Sprint(gid), fmt.Sprint(want.GID), fmt.Sprint(want.AdditionalGids))
 		}
 	}
 	for _, v := range requested.Env {
@@ -63,13 +71,12 @@ func Differs(image, requested *specs.Process) *Difference {
 		if slices.Contains(image.Env, v) || !named(image.Env, name) && (serviceVariable.MatchString(v) || v == defaultPath) {
 			continue
 		}
-		return &Difference{"a variable of the environment", "OCI.Process.Env", v, append(ofName(image.Env, name), "a match of "+serviceVariable.String())}
+		return differ(variable, "Env", v, image.Env)
 	}
 	for _, v := range image.Env {
 		// One that is left out is as good as one that is changed.
 		if !slices.Contains(requested.Env, v) {
-			name, _, _ := strings.Cut(v, "=")
-			return &Difference{"a variable of the environment", "OCI.Process.Env", strings.Join(ofName(requested.Env, name), " "), []string{v}}
+			return differ(variable, "Env", requested.Env, v)
 		}
 	}
 	return nil
@@ -80,15 +87,4 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 
 func named(env []string, name string) bool {
 	return slices.ContainsFunc(env, func(v string) bool { return strings.HasPrefix(v, name+"=") })
-}
-
-// ofName are the variables of a name.
-func ofName(env []string, name string) []string {
-	var list []string
-	for _, v := range env {
-		if strings.HasPrefix(v, name+"=") {
-			list = append(list, v)
-		}
-	}
-	return list
 }
