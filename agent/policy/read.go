@@ -21,6 +21,7 @@ type found struct {
 	line         int
 	text         string // the policy's own
 	field, given string // "" where the expression has none
+	sent         bool   // field is the request's
 	wanted       []string
 }
 
@@ -245,7 +246,7 @@ func (r reader) read(e topdown.Event, f *frame, expr *ast.Expr) found {
 	if given < 0 {
 		given = 0
 	}
-	w.field, w.given = list[given].field, list[given].show()
+	w.field, w.sent, w.given = list[given].field, list[given].sent, list[given].show()
 	w.wanted = []string{wanted(expr, list, given)}
 	return w
 }

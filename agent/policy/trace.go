@@ -197,7 +197,15 @@ func causes(frames []*frame) []*failure {
 			list = append(list, f.worst)
 		}
 	}
-	slices.SortStableFunc(list, func(a, b *failure) int { return deeper(b, a) })
+	slices.SortStableFunc(list, func(a, b *failure) int {
+		if order := deeper(b, a); order != 0 || a.found.sent == b.found.sent {
+			return order
+		}
+		if a.found.sent {
+			return -1
+		}
+		return 1
+	})
 	return list[:min(len(list), maxCauses)]
 }
 
