@@ -58,7 +58,7 @@ func openPod(c podConfig) (*podParts, error) {
 	}
 	images, volumes := newPodImages(podStore), new(podVolumes)
 	service, err := pod.New(pod.Config{
-		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: volumes, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
+		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: volumes, Admit: images.admit, NoLogs: images.noLogs, Begun: agent.Begun, Starting: images.starting,
 		Pause: program, Version: version.Number, Init: c.init, Shutdown: c.shutdown, Log: c.log,
 	})
 	if err != nil {
@@ -80,6 +80,9 @@ func (p *podImages) admit(image, requested *specs.Process) error {
 	p.m.denials.admit(p.m.log, differs)
 	return differs.Refusal()
 }
+
+// noLogs is asked after a request was let in, when the machine is known.
+func (p *podImages) noLogs() bool { return p.m.rego == nil && p.m.conf.Agent.Strict }
 
 // starting records a container before it runs. It is called for one whose image was opened, so the machine is known.
 func (p *podImages) starting(s pod.Start) error {

@@ -40,6 +40,7 @@ type Measured struct {
 	Image       Image       `toml:"image"`
 	KeyProvider KeyProvider `toml:"keyprovider"`
 	Services    Services    `toml:"services"`
+	Agent       Agent       `toml:"agent"`
 	EventLog    EventLog    `toml:"eventlog"`
 	Vault       Vault       `toml:"vault"`
 	// Credentials are secrets that the data hub writes to files before it serves.
@@ -93,6 +94,13 @@ type Image struct {
 	CertsDir string `toml:"certs_dir"`
 	// Roots are PEM blocks added to the system's roots for registries.
 	Roots []string `toml:"roots"`
+}
+
+// Agent is what the kata API does where initdata brings no policy.
+type Agent struct {
+	// Strict refuses the host every copy and gives it one line in place of each container's output. It says nothing
+	// about a guest whose initdata has a policy.
+	Strict bool `toml:"strict"`
 }
 
 // KeyProvider is the socket on which other tools unwrap layer keys.
@@ -310,6 +318,7 @@ func (m Measured) join(o Measured) (Measured, error) {
 	list("image.roots", &m.Image.Roots, o.Image.Roots)
 	list("services.secure_mount", &m.Services.SecureMount, o.Services.SecureMount)
 	list("services.rest_resources", &m.Services.RESTResources, o.Services.RESTResources)
+	m.Agent.Strict = m.Agent.Strict || o.Agent.Strict
 	m.Services.GetToken = m.Services.GetToken || o.Services.GetToken
 	m.Services.RESTToken = m.Services.RESTToken || o.Services.RESTToken
 	m.EventLog.Enable = m.EventLog.Enable || o.EventLog.Enable
