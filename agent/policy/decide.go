@@ -61,8 +61,9 @@ func (p *Policy) Decide(ctx context.Context, request string, msg proto.Message) 
 	ops, err := p.judge(ctx, e)
 	if err != nil {
 		p.denied(e, err)
-		return nil, err
+		return nil, p.opening(msg, err)
 	}
+	p.remember(msg)
 	if len(ops) == 0 {
 		return stateless{}, nil
 	}

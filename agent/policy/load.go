@@ -32,8 +32,9 @@ type Policy struct {
 	store    storage.Store
 	// turn holds one token while nobody decides: the lock, as a channel so that waiting ends with the request.
 	turn  chan struct{}
-	watch func(Denial)   // nil: nobody is told of denials
-	state map[string]any // what the store holds as data.pstate; its values are never changed in place
+	watch func(Denial)      // nil: nobody is told of denials
+	names map[string]string // of containers, by their ids
+	state map[string]any    // what the store holds as data.pstate; its values are never changed in place
 }
 
 // Load compiles text, Rego v1 or v0, and starts with an empty state. Errors name the line; they quote text and are
@@ -60,7 +61,7 @@ func Load(text []byte) (*Policy, error) {
 	}
 	base[stateName] = map[string]any{}
 	p := &Policy{
-		text: text, version: version, compiler: compiler, state: map[string]any{}, turn: make(chan struct{}, 1),
+		text: text, version: version, compiler: compiler, state: map[string]any{}, names: map[string]string{}, turn: make(chan struct{}, 1),
 		store: inmem.NewFromObjectWithOpts(base, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true)),
 	}
 	p.turn <- struct{}{}
