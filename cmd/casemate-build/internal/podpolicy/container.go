@@ -170,14 +170,30 @@ var fieldPatterns = map[string]string{
 // environment fills Env and EnvLike and returns the values that are known, for
 // $(NAME) in command lines.
 func (out *container) environment(p *pod, c *containerSpec, img *ImageConfig, note func(string, ...any)) (map[string]string, error) {
-	if len(c.EnvFrom) > 0 {
-		return nil, fmt.Errorf("container %s: envFrom: name the variables under env: the policy has to know them", c.Name)
-	}
 	values, set := map[string]string{}, map[string]bool{}
 	out.Env, out.EnvLike = []string{}, slices.Clone(kubernetesVariables)
 	if p.EnableServiceLinks == nil || *p.EnableServiceLinks {
 		out.EnvLike = append(out.EnvLike, serviceLinks)
 		note("the variables of the namespace's services are left open: enableServiceLinks: false closes them")
+	}
+	taken, err := p.maps.from(c)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: envFrom: %w", c.Name, err)
+	}
+	for _, v := range taken {
+		set[v.name] = true
+		if v.known {
+			values[v.name] = v.value
+		}
+		if slices.ContainsFunc(c.Env, func(e envVar) bool { return e.Name == v.name }) {
+			continue // env has the last word
+		}
+		if v.known {
+			out.Env = append(out.Env, v.name+"="+v.value)
+			continue
+		}
+		note("the host chooses the value of %s: a sealed secret in its place would not", v.name)
+		out.EnvLike = append(out.EnvLike, "^"+regexp.QuoteMeta(v.name)+`=(.|\n)*$`)
 	}
 	for _, e := range c.Env {
 		set[e.Name] = true
@@ -186,6 +202,12 @@ func (out *container) environment(p *pod, c *containerSpec, img *ImageConfig, no
 			out.Env = append(out.Env, e.Name+"="+values[e.Name])
 			continue
 		}
+		if value, ok := p.maps.value(e.ValueFrom.ConfigMapKeyRef); ok {
+			values[e.Name] = value
+			out.Env = append(out.Env, e.Name+"="+value)
+			continue
+		}
+		delete(values, e.Name) // what envFrom had for it counts no longer
 		pattern := `(.|\n)*`
 		switch from := e.ValueFrom; {
 		case from.FieldRef != nil && fieldPatterns[from.FieldRef.FieldPath] != "":

@@ -20,7 +20,9 @@ type object struct {
 	Metadata struct {
 		Name string `yaml:"name"`
 	} `yaml:"metadata"`
-	Spec yaml.Node `yaml:"spec"`
+	Spec       yaml.Node `yaml:"spec"`
+	Data       yaml.Node `yaml:"data"`
+	StringData yaml.Node `yaml:"stringData"`
 }
 
 // podSpec is a pod's spec (Kubernetes API, core/v1) as far as the guest sees it.
@@ -44,7 +46,7 @@ type containerSpec struct {
 	Args                   []string         `yaml:"args"`
 	WorkingDir             string           `yaml:"workingDir"`
 	Env                    []envVar         `yaml:"env"`
-	EnvFrom                []yaml.Node      `yaml:"envFrom"`
+	EnvFrom                []envSource      `yaml:"envFrom"`
 	VolumeMounts           []volumeMount    `yaml:"volumeMounts"`
 	VolumeDevices          []yaml.Node      `yaml:"volumeDevices"`
 	SecurityContext        *securityContext `yaml:"securityContext"`
@@ -65,8 +67,8 @@ type envVar struct {
 			FieldPath string `yaml:"fieldPath"`
 		} `yaml:"fieldRef"`
 		ResourceFieldRef *yaml.Node `yaml:"resourceFieldRef"`
-		ConfigMapKeyRef  *yaml.Node `yaml:"configMapKeyRef"`
-		SecretKeyRef     *yaml.Node `yaml:"secretKeyRef"`
+		ConfigMapKeyRef  *keyRef    `yaml:"configMapKeyRef"`
+		SecretKeyRef     *keyRef    `yaml:"secretKeyRef"`
 	} `yaml:"valueFrom"`
 }
 
@@ -116,10 +118,11 @@ type lifecycle struct {
 	PreStop   *handler `yaml:"preStop"`
 }
 
-// pod is a pod's spec with the name of the object it stands in.
+// pod is a pod's spec with the name of the object it stands in, and the maps that stand beside it in the file.
 type pod struct {
 	name string
 	podSpec
+	maps maps
 }
 
 // parsePods finds the pods in a YAML file: those of kind Pod and those in the objects
@@ -127,6 +130,7 @@ type pod struct {
 func parsePods(text []byte) ([]pod, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var pods []pod
+	beside := maps{}
 	for n := 0; ; n++ {
 		var o object
 		err := dec.Decode(&o)
@@ -139,6 +143,9 @@ func parsePods(text []byte) ([]pod, error) {
 		if n == maxDocuments {
 			return nil, fmt.Errorf("more than %d documents", maxDocuments)
 		}
+		if err := beside.add(&o); err != nil {
+			return nil, fmt.Errorf("reading %s %s: %w", o.Kind, o.Metadata.Name, err)
+		}
 		p, ok, err := podOf(&o)
 		if err != nil {
 			return nil, fmt.Errorf("reading %s %s: %w", o.Kind, o.Metadata.Name, err)
@@ -146,6 +153,9 @@ func parsePods(text []byte) ([]pod, error) {
 		if ok {
 			pods = append(pods, p)
 		}
+	}
+	for i := range pods {
+		pods[i].maps = beside
 	}
 	if len(pods) == 0 {
 		return nil, errors.New("no Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, ReplicationController, Job or CronJob in the file")
