@@ -58,6 +58,7 @@ type container struct {
 	Stdin    bool       `json:"stdin"`
 	Mounts   []mount    `json:"mounts"`
 	Exec     [][]string `json:"exec"`
+	Devices  []string   `json:"devices"` // paths that mean volumes of measured configuration
 }
 
 // mount is a bind mount: what it is called in the container, and a regular
@@ -91,7 +92,7 @@ const serviceLinks = `^[A-Z][A-Z0-9_]*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|
 // build joins a container of a pod with its image's config. notes say what the
 // policy leaves open.
 func (p *pod) build(c *containerSpec, img *ImageConfig) (out container, notes []string, err error) {
-	out = container{Name: c.Name, Images: spellings(c.Image), Terminal: c.TTY, Stdin: c.Stdin, Cwd: path.Clean("/" + img.WorkingDir), Exec: [][]string{}}
+	out = container{Name: c.Name, Images: spellings(c.Image), Terminal: c.TTY, Stdin: c.Stdin, Cwd: path.Clean("/" + img.WorkingDir), Exec: [][]string{}, Devices: []string{}}
 	note := func(format string, args ...any) { notes = append(notes, c.Name+": "+fmt.Sprintf(format, args...)) }
 	if c.WorkingDir != "" {
 		out.Cwd = c.WorkingDir
@@ -116,6 +117,9 @@ func (p *pod) build(c *containerSpec, img *ImageConfig) (out container, notes []
 	if out.Mounts, err = p.mounts(c); err != nil {
 		return out, nil, err
 	}
+	if err := out.devices(p, c, note); err != nil {
+		return out, nil, err
+	}
 	for _, h := range []*handler{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe, c.Lifecycle.postStart(), c.Lifecycle.preStop()} {
 		if h != nil && h.Exec != nil && len(h.Exec.Command) > 0 {
 			out.Exec = append(out.Exec, h.Exec.Command)
@@ -125,6 +129,21 @@ func (p *pod) build(c *containerSpec, img *ImageConfig) (out container, notes []
 		note("image %s is %s today: let policy.json admit it by digest or signature, the tag alone proves nothing", c.Image, img.Digest)
 	}
 	return out, notes, nil
+}
+
+// devices are the disks that the container may be given, each in the place of a volume.
+func (out *container) devices(p *pod, c *containerSpec, note func(string, ...any)) error {
+	for _, d := range c.VolumeDevices {
+		switch {
+		case !slices.ContainsFunc(p.Volumes, func(v volumeSpec) bool { return v.Name == d.Name }):
+			return fmt.Errorf("container %s: volumeDevices: there is no volume %s", c.Name, d.Name)
+		case !path.IsAbs(d.DevicePath) || path.Clean(d.DevicePath) != d.DevicePath || slices.Contains(out.Devices, d.DevicePath):
+			return fmt.Errorf("container %s: volumeDevices: %q: want a clean absolute path, once", c.Name, d.DevicePath)
+		}
+		out.Devices = append(out.Devices, d.DevicePath)
+		note("%s becomes the volume whose [volume.NAME] in casemate.toml has device = %q: without one the agent refuses it", d.Name, d.DevicePath)
+	}
+	return nil
 }
 
 func (l *lifecycle) postStart() *handler {

@@ -48,7 +48,7 @@ type containerSpec struct {
 	Env                    []envVar         `yaml:"env"`
 	EnvFrom                []envSource      `yaml:"envFrom"`
 	VolumeMounts           []volumeMount    `yaml:"volumeMounts"`
-	VolumeDevices          []yaml.Node      `yaml:"volumeDevices"`
+	VolumeDevices          []volumeDevice   `yaml:"volumeDevices"`
 	SecurityContext        *securityContext `yaml:"securityContext"`
 	LivenessProbe          *handler         `yaml:"livenessProbe"`
 	ReadinessProbe         *handler         `yaml:"readinessProbe"`
@@ -70,6 +70,11 @@ type envVar struct {
 		ConfigMapKeyRef  *keyRef    `yaml:"configMapKeyRef"`
 		SecretKeyRef     *keyRef    `yaml:"secretKeyRef"`
 	} `yaml:"valueFrom"`
+}
+
+type volumeDevice struct {
+	Name       string `yaml:"name"`
+	DevicePath string `yaml:"devicePath"`
 }
 
 type volumeMount struct {
@@ -213,8 +218,6 @@ func (p *pod) check() error {
 		switch {
 		case c.Name == "" || c.Image == "":
 			return fmt.Errorf("container %q: want a name and an image", c.Name)
-		case len(c.VolumeDevices) > 0:
-			return fmt.Errorf("container %s: volumeDevices: block devices of the host are not passed on", c.Name)
 		case c.SecurityContext != nil && c.SecurityContext.Privileged:
 			return fmt.Errorf("container %s: securityContext.privileged is not for a confidential guest", c.Name)
 		}

@@ -73,7 +73,8 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat
 	data.pstate.containers
 	not running("/pause")
 	is_pause
-	confined(pause_capabilities)
+	confined(pause_capabilities, [])
+	count(input.devices) == 0
 	every mount in input.OCI.Mounts {
 		allowed_mount(mount, [])
 	}
@@ -110,7 +111,7 @@ pause_capabilities := {
 is_container(c) if {
 	image_of(c)
 	process_of(c)
-	confined({name | some name in c.capabilities})
+	confined({name | some name in c.capabilities}, c.devices)
 	root_of(c)
 	every mount in input.OCI.Mounts {
 		allowed_mount(mount, c.mounts)
@@ -125,8 +126,17 @@ image_of(c) if {
 		storage_of(storage)
 	}
 	is_null(input.string_user)
-	count(input.devices) == 0
+	[path | some path in c.devices] == [path | some path in c.devices; device_of(path)]
+	count(input.devices) == count(c.devices)
 	count(input.shared_mounts) == 0
+}
+
+# A disk for each of the pod's volumeDevices. Which volume a path means is measured configuration's to say, and the
+# agent refuses one that it does not name.
+device_of(path) if {
+	some device in input.devices
+	device.container_path == path
+	device.type_ in {"blk", "mmioblk"}
 }
 
 storage_of(storage) if storage.driver == "image_guest_pull"
@@ -207,12 +217,15 @@ root_of(c) if not c.readonly_root
 
 root_of(_) if input.OCI.Root.Readonly
 
-confined(capabilities) if {
+confined(capabilities, devices) if {
 	input.sandbox_pidns == false
 	is_object(input.OCI.Process.Capabilities)
 	no_hooks
 	count(input.OCI.Linux.Sysctl) == 0
-	count(input.OCI.Linux.Devices) == 0
+	every device in input.OCI.Linux.Devices {
+		device.Path in devices
+		device.Type == "b"
+	}
 	input.OCI.Linux.RootfsPropagation in {"", "private", "rprivate", "slave", "rslave"}
 	every set in ["Bounding", "Effective", "Inheritable", "Permitted", "Ambient"] {
 		every capability in input.OCI.Process.Capabilities[set] {
