@@ -33,8 +33,8 @@ func (p *Policy) opening(msg proto.Message, err error) error {
 	if !ok || !errors.As(err, &d) || d.Reason.Code != "policy-denied" && d.Reason.Code != "policy-silent" {
 		return err
 	}
-	// No pod file asks for a terminal or another user: no policy is written that would allow either.
-	if m.GetProcess().GetTerminal() || m.GetStringUser() != nil || len(m.GetProcess().GetArgs()) == 0 {
+	// No pod file asks for a terminal: no policy is written that would allow one.
+	if m.GetProcess().GetTerminal() || len(m.GetProcess().GetArgs()) == 0 {
 		return err
 	}
 	argv, failed := json.Marshal(m.GetProcess().GetArgs())

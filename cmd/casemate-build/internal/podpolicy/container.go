@@ -48,6 +48,8 @@ type container struct {
 	Env      []string   `json:"env"`          // exact entries
 	EnvLike  []string   `json:"env_patterns"` // regular expressions for whole entries
 	Cwd      string     `json:"cwd"`
+	User     string     `json:"user"` // by its name in the image, with Group; "" where it has a number
+	Group    string     `json:"group"`
 	UID      int64      `json:"uid"`
 	GID      *int64     `json:"gid"`    // null: any
 	Groups   []int64    `json:"groups"` // that the process may have besides
@@ -290,8 +292,8 @@ func command(c *containerSpec, img *ImageConfig, values map[string]string) ([]st
 	return argv, nil
 }
 
-// identity is the user by number: a name stands in the image's passwd, which is not
-// pulled here, and which the host would translate.
+// identity is the user: by number, or where the image has a name and the pod no number, by that name, which the agent
+// looks up in the image. The host's translation of a name is not taken.
 func (out *container) identity(p *pod, c *containerSpec, img *ImageConfig, note func(string, ...any)) error {
 	var user, group *int64
 	for _, sc := range []*securityContext{p.SecurityContext, c.SecurityContext} {
@@ -306,12 +308,13 @@ func (out *container) identity(p *pod, c *containerSpec, img *ImageConfig, note 
 		}
 	}
 	name, gid, _ := strings.Cut(img.User, ":")
+	out.Groups = []int64{}
 	if user == nil {
 		uid := int64(0)
 		if name != "" {
 			var err error
 			if uid, err = strconv.ParseInt(name, 10, 64); err != nil {
-				return fmt.Errorf("container %s: the image runs as %q: name its number in securityContext.runAsUser", c.Name, img.User)
+				return out.named(p, c, name, gid, group, note)
 			}
 		}
 		user = &uid
@@ -324,13 +327,26 @@ func (out *container) identity(p *pod, c *containerSpec, img *ImageConfig, note 
 	} else if group == nil {
 		group = new(int64)
 	}
-	out.UID, out.GID, out.Groups = *user, group, []int64{}
+	out.UID, out.GID = *user, group
 	if sc := p.SecurityContext; sc != nil {
 		out.Groups = append(out.Groups, sc.SupplementalGroups...)
 		if sc.FSGroup != nil {
 			out.Groups = append(out.Groups, *sc.FSGroup)
 		}
 	}
+	return nil
+}
+
+// named is a user that the image names.
+func (out *container) named(p *pod, c *containerSpec, name, group string, number *int64, note func(string, ...any)) error {
+	if number != nil {
+		return fmt.Errorf("container %s: the image runs as %q: name its number in securityContext.runAsUser beside runAsGroup", c.Name, name)
+	}
+	if sc := p.SecurityContext; sc != nil && (sc.FSGroup != nil || len(sc.SupplementalGroups) > 0) {
+		return fmt.Errorf("container %s: the image runs as %q: name its number in securityContext.runAsUser beside further groups", c.Name, name)
+	}
+	out.User, out.Group = name, group
+	note("it runs as %q of the image: a runtime that sends a number instead of the name is refused, securityContext.runAsUser admits one", name)
 	return nil
 }
 

@@ -65,7 +65,6 @@ func TestRefusedExecOffersNothing(t *testing.T) {
 	s := replay.Stacks()[0]
 	for name, change := range map[string]func(*kata.ExecProcessRequest){
 		"a terminal":             func(m *kata.ExecProcessRequest) { m.Process.Terminal = true },
-		"a user by name":         func(m *kata.ExecProcessRequest) { m.StringUser = &kata.StringUser{Uid: "root"} },
 		"no command line":        func(m *kata.ExecProcessRequest) { m.Process.Args = nil },
 		"a very long one":        func(m *kata.ExecProcessRequest) { m.Process.Args = []string{strings.Repeat("x", 4000)} },
 		"one that is not a text": func(m *kata.ExecProcessRequest) { m.Process.Args = []string{"\xff"} },

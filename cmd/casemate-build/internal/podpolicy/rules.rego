@@ -73,6 +73,7 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat
 	data.pstate.containers
 	not running("/pause")
 	is_pause
+	is_null(input.string_user)
 	confined(pause_capabilities, [])
 	count(input.devices) == 0
 	every mount in input.OCI.Mounts {
@@ -125,7 +126,6 @@ image_of(c) if {
 	every storage in input.storages {
 		storage_of(storage)
 	}
-	is_null(input.string_user)
 	[path | some path in c.devices] == [path | some path in c.devices; device_of(path)]
 	count(input.devices) == count(c.devices)
 	count(input.shared_mounts) == 0
@@ -166,11 +166,7 @@ process_of(c) if {
 surroundings_of(c, process) if {
 	process.Cwd == c.cwd
 	process.SelinuxLabel == ""
-	process.User.UID == c.uid
-	group_of(c, process.User.GID)
-	every group in process.User.AdditionalGids {
-		further_group(c, process.User, group)
-	}
+	user_of(c, process.User)
 	every entry in process.Env {
 		variable_of(c, entry)
 	}
@@ -178,6 +174,24 @@ surroundings_of(c, process) if {
 	every entry in c.env {
 		entry in process.Env
 	}
+}
+
+user_of(c, user) if {
+	c.user == ""
+	is_null(input.string_user)
+	user.UID == c.uid
+	group_of(c, user.GID)
+	every group in user.AdditionalGids {
+		further_group(c, user, group)
+	}
+}
+
+# A user by name is looked up in the image by the agent, and the numbers beside the name count for nothing.
+user_of(c, _) if {
+	c.user != ""
+	input.string_user.uid == c.user
+	input.string_user.gid == c.group
+	count(input.string_user.additionalGids) == 0
 }
 
 further_group(_, user, group) if group == user.GID
@@ -292,7 +306,6 @@ ExecProcessRequest if {
 	some c in policy_data.containers
 	c.name == data.pstate.containers[input.container_id]
 	input.process.Args in c.exec
-	is_null(input.string_user)
 	input.process.Terminal == false
 	surroundings_of(c, input.process)
 	no_more_capabilities(c)
