@@ -47,6 +47,19 @@ func TestParseAddress(t *testing.T) {
 	}
 }
 
+// TestGHSA_g8fc_vrcg_8vjg: services of a confidential cluster were open to whoever shared its network. The sandbox API
+// has no address that a network reaches, however it is written; what a guest does listen on is TestVMNoTCP's.
+func TestGHSA_g8fc_vrcg_8vjg(t *testing.T) {
+	for _, in := range []string{
+		"tcp://0.0.0.0:1024", "tcp://[::]:1024", "tcp4://:1024", "udp://0.0.0.0:1024", ":1024", "0.0.0.0:1024", "[::]:1024", "10.0.0.5:1024", "http://0.0.0.0:1024", "//0.0.0.0:1024",
+		"vsock://0.0.0.0:1024", "vsock://10.0.0.5:1024", "unix://0.0.0.0:1024", "unix:0.0.0.0:1024", "ip://10.0.0.5:1024", "fd://3", "systemd://3",
+	} {
+		if a, err := ParseAddress(in); err == nil {
+			t.Errorf("%q was accepted as %v", in, a)
+		}
+	}
+}
+
 func TestListenUnix(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.sock")
 	a, err := ParseAddress("unix://" + path)

@@ -212,7 +212,8 @@ func TestResolveUser(t *testing.T) {
 	}
 }
 
-// The image's account files are read inside the image, whatever they are.
+// The image's account files are read inside the image, whatever they are. In CVE-2024-9676 and CVE-2024-9341 a link or a
+// FIFO in their place made the engine read the host's, or wait for ever.
 func TestResolveUserHostileFiles(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "passwd")
 	if err := os.WriteFile(outside, []byte("web:x:0:0::/:\n"), 0o644); err != nil {

@@ -59,7 +59,7 @@ func TestHostileImage(t *testing.T) {
 			*l = l.encrypted(t, keys, func(e *encryption) { e.public["cipher"] = "NULL" })
 		}), ErrEncryption},
 		{"unknown layer type", lie(func(l *testLayer) { l.mediaType = typeTar + "+xz" }), ErrUnsupported},
-		{"digest with a path in it", lie(func(l *testLayer) { l.digest = "sha256:../../../../etc/passwd" }), ErrManifest},
+		{"digest with a path in it (CVE-2024-3727)", lie(func(l *testLayer) { l.digest = "sha256:../../../../etc/passwd" }), ErrManifest},
 		{"upper-case digest", lie(func(l *testLayer) { l.digest = strings.ToUpper(l.digest) }), ErrUnsupported},
 		{"unknown digest algorithm", lie(func(l *testLayer) { l.digest = "md5:d41d8cd98f00b204e9800998ecf8427e" }), ErrUnsupported},
 		{"path escape", lie(func(l *testLayer) { *l = gzipLayer(t, tarOf(t, entry{name: "../../evil", body: "x"})) }), unpack.ErrEscape},

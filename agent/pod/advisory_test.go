@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -422,4 +423,134 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// TestRootGHSA_2gv2_cffp_j227 (and GHSA-rr59-xxvx-96qr): annotations that configure kata reached the guest and gave
+// more than the pod has. A container with all of them is the one without.
+func TestRootGHSA_2gv2_cffp_j227(t *testing.T) {
+	g := startGuest(t)
+	wantCode(t, "kernel modules", errOf(g.CreateSandbox(within(t), &kata.CreateSandboxRequest{SandboxId: sandboxID, KernelModules: []*kata.KernelModule{{Name: "kvm", Parameters: []string{"x"}}}})), codes.PermissionDenied, "")
+	wantCode(t, "guest hooks", errOf(g.CreateSandbox(within(t), &kata.CreateSandboxRequest{SandboxId: sandboxID, GuestHookPath: "/usr/share/hooks"})), codes.PermissionDenied, "")
+	g.sandbox(t)
+	say := "grep -E '^(Cap|NoNewPrivs|Seccomp|Groups)' /proc/self/status; cut -d' ' -f4- /proc/self/mountinfo | sed 's/,[a-z_]*ino[0-9]*//'; env | sort; ls /dev; cat /proc/1/cmdline"
+	plain := g.run(t, request("plain", "busybox", "sh", "-c", say))
+	r := request("plain", "busybox", "sh", "-c", say) // the same name: paths have it in them
+	r.OCI.Annotations = map[string]string{}
+	for _, key := range []string{
+		"hypervisor.kernel_params", "hypervisor.virtio_fs_extra_args", "hypervisor.enable_iommu", "hypervisor.path", "hypervisor.image", "hypervisor.file_mem_backend", "hypervisor.guest_hook_path",
+		"agent.enable_tracing", "agent.kernel_modules", "agent.container_pipe_size", "runtime.disable_guest_seccomp", "runtime.sandbox_cgroup_only", "runtime.experimental", "runtime.debug_console_enabled",
+	} {
+		r.OCI.Annotations["io.katacontainers.config."+key] = "true agent.debug_console agent.debug_console_vport=1026 --sandbox=none -o source=/"
+	}
+	if got := g.run(t, r); got != plain || !strings.Contains(plain, "CapEff") {
+		t.Errorf("with annotations\n%s\nwithout\n%s", got, plain)
+	}
+}
+
+// TestRootGHSA_wwj6_vghv_5p64: a container wrote to the device that holds the guest's own root. Here the host helps: it
+// lists the device, allows all of them to the container's control group and gives it the capability to make nodes.
+func TestRootGHSA_wwj6_vghv_5p64(t *testing.T) {
+	g := startGuest(t)
+	g.sandbox(t)
+	image := filepath.Join(t.TempDir(), "root.img")
+	if err := os.WriteFile(image, bytes.Repeat([]byte("root"), 1<<18), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("losetup", "--find", "--show", image).Output()
+	if err != nil {
+		t.Fatalf("losetup: %v", err)
+	}
+	disk := strings.TrimSpace(string(out))
+	t.Cleanup(func() { _ = exec.Command("losetup", "--detach", disk).Run() })
+	var st unix.Stat_t
+	if err := unix.Stat(disk, &st); err != nil {
+		t.Fatal(err)
+	}
+	major, minor := int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+	device := func(r *kata.CreateContainerRequest) {
+		r.OCI.Linux.Devices = []*kata.LinuxDevice{{Path: "/dev/pmem0", Type: "b", Major: major, Minor: minor, FileMode: 0o666}}
+	}
+	for name, change := range map[string]func(*kata.CreateContainerRequest){
+		"a device of the spec": device,
+		"a disk of kata's": func(r *kata.CreateContainerRequest) {
+			r.Devices = []*kata.Device{{Id: "root", Type: "nvdimm", VmPath: disk, ContainerPath: "/dev/pmem0"}}
+		},
+		"a bound node": func(r *kata.CreateContainerRequest) {
+			r.OCI.Mounts = append(r.OCI.Mounts, bindMount(disk, "/dev/pmem0"))
+		},
+		"a file system on it": func(r *kata.CreateContainerRequest) {
+			r.OCI.Mounts = append(r.OCI.Mounts, &kata.Mount{Destination: "/root", Source: disk, Type: "ext4"})
+		},
+	} {
+		r := request("app", "true")
+		change(r)
+		wantCode(t, name, errOf(g.CreateContainer(within(t), r)), codes.PermissionDenied, "CreateContainerRequest is blocked by policy: ")
+	}
+	r := request("app", "sh", "-c", fmt.Sprintf("busybox mknod /dev/pmem0 b %d %d; echo overwritten > /dev/pmem0; head -c 4 /dev/pmem0; echo; echo done", major, minor))
+	caps := []string{"CAP_MKNOD", "CAP_DAC_OVERRIDE"}
+	r.OCI.Process.Capabilities = &kata.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
+	if got := g.run(t, r); got != "\ndone\n" {
+		t.Errorf("the container got %q", got)
+	}
+	r.OCI.Linux.Resources.Devices = []*kata.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}, {Allow: true, Type: "b", Major: major, Minor: minor, Access: "rwm"}}
+	if _, err := g.CreateContainer(within(t), r); err == nil { // rules of the host's may be refused, or pass unheeded
+		g.remove(t, "app")
+		if got := g.run(t, r); got != "\ndone\n" {
+			t.Errorf("by leave of the host the container got %q", got)
+		}
+	}
+	if raw, err := os.ReadFile(disk); err != nil || !bytes.Equal(raw, bytes.Repeat([]byte("root"), 1<<18)) {
+		t.Errorf("the device has changed: %v", err)
+	}
+}
+
+// TestRootCVE_2024_21626: a working directory below a descriptor that the agent had left open led out of the
+// container. Both the first process and one that is added later try each number, by its path and by a link in the image.
+func TestRootCVE_2024_21626(t *testing.T) {
+	g := startGuest(t)
+	g.sandbox(t)
+	g.images.extra = func(root string) error {
+		var errs []error
+		for fd := 3; fd < 32; fd++ {
+			errs = append(errs, os.Symlink(fmt.Sprintf("/proc/self/fd/%d", fd), filepath.Join(root, fmt.Sprintf("cwd%d", fd))))
+		}
+		return firstOf(errs...)
+	}
+	const marker = "casemate-marker-21626"
+	if err := os.WriteFile("/"+marker, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove("/" + marker) })
+	look := []string{"sh", "-c", "up=.; for i in 1 2 3 4 5 6 7 8 9 10; do ls -d $up/" + marker + " 2>/dev/null; up=$up/..; done; echo looked"}
+	g.start(t, request("host", "sleep", "1000"))
+	ran := 0
+	for fd := 3; fd < 32; fd++ {
+		for _, cwd := range []string{fmt.Sprintf("/proc/self/fd/%d", fd), fmt.Sprintf("/proc/self/fd/%d/../../..", fd), fmt.Sprintf("/cwd%d", fd), fmt.Sprintf("/proc/thread-self/fd/%d", fd)} {
+			id := fmt.Sprintf("exec%d", ran)
+			e := &kata.ExecProcessRequest{ContainerId: "host", ExecId: id, Process: &kata.Process{Args: look, Env: []string{"PATH=/bin"}, Cwd: cwd}}
+			ran++
+			if _, err := g.ExecProcess(within(t), e); err == nil {
+				r, err := g.ReadStdout(within(t), &kata.ReadStreamRequest{ContainerId: "host", ExecId: id, Len: 4096})
+				if err == nil && strings.Contains(string(r.Data), marker) {
+					t.Errorf("exec with cwd %s sees the guest's root: %q", cwd, r.Data)
+				}
+				g.wait(t, "host", id)
+			}
+			if fd > 16 {
+				continue // a container costs more than a process
+			}
+			r := request("app", look...)
+			r.OCI.Process.Cwd = cwd
+			if _, err := g.CreateContainer(within(t), r); err != nil {
+				continue
+			}
+			if _, err := g.StartContainer(within(t), &kata.StartContainerRequest{ContainerId: "app"}); err == nil {
+				if got := g.output(t, "app"); strings.Contains(got, marker) {
+					t.Errorf("container with cwd %s sees the guest's root: %q", cwd, got)
+				}
+			}
+			g.remove(t, "app")
+		}
+	}
+	g.remove(t, "host")
 }

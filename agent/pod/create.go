@@ -105,7 +105,7 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 		}
 	}
 	spec.Root = &specs.Root{Path: filepath.Join(dir, "rootfs"), Readonly: spec.Root.Readonly}
-	e.streams = newStreams(spec.Process.Terminal)
+	e.streams = s.streams(spec.Process.Terminal)
 	policy := container.Policy{
 		MountSources:   []string{filepath.Join(s.cfg.Dir, "shared", "containers"), filepath.Join(s.cfg.Dir, "sandbox")},
 		JoinNamespaces: box.namespaces.shared(),

@@ -58,7 +58,7 @@ func (s *Service) execProcess(ctx context.Context, req *kata.ExecProcessRequest)
 			return nil, err
 		}
 	}
-	p := &process{streams: newStreams(from.GetTerminal())}
+	p := &process{streams: s.streams(from.GetTerminal())}
 	if err := s.reserveExec(e, req.GetExecId(), p); err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,6 +100,7 @@ type guest struct {
 	images     *images
 	starts     []pod.Start // guarded by images.mu
 	unrecorded bool        // a start cannot be recorded
+	noLogs     atomic.Bool
 	door       *agent.Door
 	health     kata.TTRPCHealthService
 	service    *pod.Service
@@ -168,7 +170,7 @@ func buildGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(
 		other = g.images
 	}
 	service, err := pod.New(pod.Config{
-		Dir: g.dir, Runtime: runtime, Images: other, Pause: program, Version: "4.1.0", Log: log, Begun: agent.Begun, Admit: admit, Starting: g.announce, Sized: sizedInMemory, Encrypted: encryptedInMemory,
+		Dir: g.dir, Runtime: runtime, Images: other, Pause: program, Version: "4.1.0", Log: log, Begun: agent.Begun, Admit: admit, NoLogs: g.noLogs.Load, Starting: g.announce, Sized: sizedInMemory, Encrypted: encryptedInMemory,
 		Shutdown: func() { once.Do(func() { close(g.down) }) },
 	})
 	if err != nil {

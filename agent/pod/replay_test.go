@@ -114,7 +114,7 @@ func TestRootReplayBuiltIn(t *testing.T) {
 	for _, s := range replay.Stacks() {
 		for name, steps := range map[string][]replay.Step{"life": s.Life(), "attacks": s.Attacks()} {
 			t.Run(s.String()+"/"+name, func(t *testing.T) {
-				p, err := policy.BuiltIn()
+				p, err := policy.BuiltIn(false)
 				if err != nil {
 					t.Fatal(err)
 				}

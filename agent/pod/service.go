@@ -90,6 +90,9 @@ type Config struct {
 	// config, once the image is there; nil leaves that to the policy before the
 	// handlers. See AsImageSays.
 	Admit func(image, requested *specs.Process) error
+	// NoLogs, when not nil, says whether the host may have no output of a process that is made now: it reads one line
+	// in its place.
+	NoLogs func() bool
 	// Begun, when not nil, is called once a request's id is taken, so that others
 	// are judged while an image is pulled.
 	Begun func(context.Context)
@@ -157,8 +160,8 @@ func (s *Service) Handlers() map[string]ttrpc.Method {
 		"ListRoutes":                     handler(s.cfg.Log, s.listRoutes),
 		"OnlineCPUMem":                   handler(s.cfg.Log, s.onlineCPUs),
 		"PauseContainer":                 handler(s.cfg.Log, s.pauseContainer),
-		"ReadStderr":                     handler(s.cfg.Log, s.readStderr),
-		"ReadStdout":                     handler(s.cfg.Log, s.readStdout),
+		"ReadStderr":                     s.reading((*streams).err),
+		"ReadStdout":                     s.reading((*streams).out),
 		"RemoveContainer":                handler(s.cfg.Log, s.removeContainer),
 		"RemoveStaleVirtiofsShareMounts": handler(s.cfg.Log, s.removeStaleMounts),
 		"ResumeContainer":                handler(s.cfg.Log, s.resumeContainer),

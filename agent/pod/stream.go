@@ -22,6 +22,8 @@ type stream struct {
 	buf     ring
 	ended   bool // nothing more is written
 	gone    bool // nobody reads any more
+	refused bool // the reader may not read: what finds no room is dropped
+	closed  bool // what is written is dropped, and the reader is told something else
 }
 
 func newStream() *stream {
@@ -44,15 +46,16 @@ func (s *stream) Write(p []byte) (int, error) { return s.write(context.Backgroun
 func (s *stream) write(ctx context.Context, p []byte) (done int, err error) {
 	for {
 		s.mu.Lock()
-		if s.ended || s.gone {
+		if s.gone || s.ended && !s.closed {
 			s.mu.Unlock()
 			return done, io.ErrClosedPipe
 		}
 		wait := s.changed
 		room := streamBuffer - s.buf.have
+		drop := s.closed || s.refused && room <= 0
 		s.mu.Unlock()
-		if len(p) == 0 {
-			return done, nil
+		if len(p) == 0 || drop {
+			return done + len(p), nil
 		}
 		if room > 0 {
 			n := min(room, len(p))
@@ -74,6 +77,19 @@ func (s *stream) Close() error {
 	return nil
 }
 
+// refuse says that the reader may not read: the writer goes on all the same. The next read takes it back.
+func (s *stream) refuse() {
+	s.change(func() { s.refused = true })
+}
+
+// replace gives the reader text and the end of the stream in place of all that is ever written.
+func (s *stream) replace(text string) {
+	s.change(func() {
+		s.closed, s.ended, s.buf = true, true, ring{}
+		s.buf.put([]byte(text))
+	})
+}
+
 // abandon ends the stream for its writer.
 func (s *stream) abandon() {
 	s.change(func() { s.gone, s.buf = true, ring{} })
@@ -90,6 +106,7 @@ func (s *stream) read(ctx context.Context, head, n int) ([]byte, error) {
 	}
 	for {
 		s.mu.Lock()
+		s.refused = false
 		wait, have, over := s.changed, s.buf.have, s.ended || s.gone
 		s.mu.Unlock()
 		if have > 0 {

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"io"
 
+	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/casemate/casemate/agent/api/kata"
@@ -28,6 +30,19 @@ func newStreams(terminal bool) *streams {
 	return s
 }
 
+// noLogs stands in the output of a container whose output the host may not have.
+const noLogs = "casemate: this guest gives no logs: agent.strict is set in its measured configuration\r\n"
+
+// streams are those of a new process.
+func (s *Service) streams(terminal bool) *streams {
+	st := newStreams(terminal)
+	if s.cfg.NoLogs != nil && s.cfg.NoLogs() {
+		st.stdout.replace(noLogs)
+		st.stderr.replace("")
+	}
+	return st
+}
+
 // stdio are the container's ends.
 func (s *streams) stdio() container.Stdio {
 	io := container.Stdio{Stdin: input{s.stdin}, Stdout: s.stdout, Stderr: s.stderr}
@@ -44,18 +59,33 @@ func (s *streams) abandon() {
 	_ = s.stdin.Close()
 }
 
-func (s *Service) readStdout(ctx context.Context, req *kata.ReadStreamRequest) (*output, error) {
-	return s.readOutput(ctx, req, func(st *streams) *stream { return st.stdout })
+func (st *streams) out() *stream { return st.stdout }
+
+// err of a terminal is the terminal, as the runtimes expect.
+func (st *streams) err() *stream {
+	if st.terminal {
+		return st.stdout
+	}
+	return st.stderr
 }
 
-// readStderr of a terminal reads the terminal, as the runtimes expect.
-func (s *Service) readStderr(ctx context.Context, req *kata.ReadStreamRequest) (*output, error) {
-	return s.readOutput(ctx, req, func(st *streams) *stream {
-		if st.terminal {
-			return st.stdout
-		}
-		return st.stderr
+// reading serves the reads of one output. A host that the policy refuses them reads nothing, and a container whose
+// output nobody takes would stand still.
+func (s *Service) reading(which func(*streams) *stream) ttrpc.Method {
+	serve := handler(s.cfg.Log, func(ctx context.Context, req *kata.ReadStreamRequest) (*output, error) {
+		return s.readOutput(ctx, req, which)
 	})
+	return func(ctx context.Context, decode func(any) error) (any, error) {
+		return serve(ctx, func(v any) error {
+			err := decode(v)
+			if req, ok := v.(*kata.ReadStreamRequest); ok && status.Code(err) == codes.PermissionDenied {
+				if p, unknown := s.process(req.GetContainerId(), req.GetExecId()); unknown == nil {
+					which(p.streams).refuse()
+				}
+			}
+			return err
+		})
+	}
 }
 
 func (s *Service) readOutput(ctx context.Context, req *kata.ReadStreamRequest, which func(*streams) *stream) (*output, error) {

@@ -6,15 +6,44 @@ import (
 	"testing"
 
 	"github.com/casemate/casemate/agent/api/kata"
+	"github.com/casemate/casemate/agent/policy/replay"
 )
 
 func builtIn(t *testing.T) *Policy {
 	t.Helper()
-	p, err := BuiltIn()
+	p, err := BuiltIn(false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// TestStrict: of a pod's life the strict form refuses the copies and nothing else; logs are the reader's affair.
+func TestStrict(t *testing.T) {
+	for _, s := range replay.Stacks() {
+		plain := builtIn(t)
+		strict, err := BuiltIn(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copies, reads := 0, 0
+		for _, step := range append(s.Life(), s.Attacks()...) {
+			want := codeOf(t, plain.Allow(t.Context(), step.Request(), step.Msg))
+			switch step.Request() {
+			case "CopyFileRequest":
+				copies++
+				want = deny
+			case "ReadStreamRequest":
+				reads++
+			}
+			if got := codeOf(t, strict.Allow(t.Context(), step.Request(), step.Msg)); got != want {
+				t.Errorf("%s: %s: got %q, want %q", s, step.Name, got, want)
+			}
+		}
+		if copies < 10 || reads == 0 {
+			t.Errorf("%s has %d copies and %d reads", s, copies, reads)
+		}
+	}
 }
 
 // pauseWith is the sandbox's own container with one thing changed.

@@ -63,10 +63,13 @@ func (p *Policy) Decide(ctx context.Context, request string, msg proto.Message) 
 			p.give()
 		}
 	}()
-	ops, err := p.judge(ctx, p.evaluation(request, input))
+	e := p.evaluation(request, input)
+	ops, err := p.judge(ctx, e)
 	if err != nil {
-		return nil, err
+		p.denied(e, err)
+		return nil, p.opening(msg, err)
 	}
+	p.noteName(msg)
 	if len(ops) == 0 {
 		p.remember(key)
 		return stateless{}, nil
@@ -88,16 +91,33 @@ type evaluation struct {
 	compiler *ast.Compiler
 	request  string
 	input    ast.Value
-	prints   print.Hook // nil: nothing is printed
+	limit    time.Duration
+	// What follows is for an explanation.
+	prints print.Hook // nil: nothing is printed
+	root   *ast.Term  // the input, as the tracer knows it
+	tracer topdown.QueryTracer
+}
+
+// quiet is the same without a listener.
+func (e evaluation) quiet() evaluation {
+	e.prints, e.tracer = nil, nil
+	return e
+}
+
+func (e evaluation) term() *ast.Term {
+	if e.root != nil {
+		return e.root
+	}
+	return ast.NewTerm(e.input)
 }
 
 func (p *Policy) evaluation(request string, input ast.Value) evaluation {
-	return evaluation{compiler: p.compiler, request: request, input: input}
+	return evaluation{compiler: p.compiler, request: request, input: input, limit: TimeLimit}
 }
 
 // judge evaluates and reads the result: nil error and the operations when allowed. The caller has the turn.
 func (p *Policy) judge(ctx context.Context, e evaluation) ([]op, error) {
-	ctx, cancel := context.WithTimeout(ctx, TimeLimit)
+	ctx, cancel := context.WithTimeout(ctx, e.limit)
 	defer cancel()
 	value, err := p.evaluate(ctx, e)
 	switch {
@@ -139,8 +159,14 @@ func verdict(value ast.Value) ([]op, error) {
 	return ops, nil
 }
 
-// evaluate returns the value of the rule, nil when it is undefined.
-func (p *Policy) evaluate(ctx context.Context, e evaluation) (value ast.Value, err error) {
+// evaluate returns the value of the request's rule, nil when it is undefined.
+func (p *Policy) evaluate(ctx context.Context, e evaluation) (ast.Value, error) {
+	// Built from parts, not parsed: the name cannot become anything but a name.
+	return p.query(ctx, ast.NewTerm(ast.Ref{ast.DefaultRootDocument, ast.StringTerm(packageName), ast.StringTerm(e.request)}), e)
+}
+
+// query returns the value of term, nil when it is undefined.
+func (p *Policy) query(ctx context.Context, term *ast.Term, e evaluation) (value ast.Value, err error) {
 	defer func() {
 		if recover() != nil {
 			// The panic's value may quote the input.
@@ -155,19 +181,21 @@ func (p *Policy) evaluate(ctx context.Context, e evaluation) (value ast.Value, e
 	cancel := topdown.NewCancel()
 	stop := context.AfterFunc(ctx, cancel.Cancel)
 	defer stop()
-	// Built from parts, not parsed: the name cannot become anything but a name.
-	ref := ast.Ref{ast.DefaultRootDocument, ast.StringTerm(packageName), ast.StringTerm(e.request)}
-	body := ast.NewBody(ast.Equality.Expr(ast.VarTerm("x"), ast.NewTerm(ref)))
-	results, err := topdown.NewQuery(body).
+	body := ast.NewBody(ast.Equality.Expr(ast.VarTerm("x"), term))
+	q := topdown.NewQuery(body).
 		WithCompiler(e.compiler).
 		WithStore(p.store).
 		WithTransaction(txn).
-		WithInput(ast.NewTerm(e.input)).
+		WithInput(e.term()).
 		WithCancel(cancel).
 		WithBuiltins(ownBuiltins()).
 		WithStrictBuiltinErrors(true).
-		WithPrintHook(e.prints).
-		Run(ctx)
+		WithPrintHook(e.prints)
+	if e.tracer != nil {
+		// The index passes over rules that it knows not to match: nothing would be said about these.
+		q = q.WithQueryTracer(e.tracer).WithIndexing(false)
+	}
+	results, err := q.Run(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("evaluating policy: %w", err)
 	}

@@ -297,7 +297,7 @@ func TestPanicDenies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = p.judge(t.Context(), evaluation{compiler, "DestroySandboxRequest", ast.NewObject(), panicking{}})
+	_, err = p.judge(t.Context(), evaluation{compiler: compiler, request: "DestroySandboxRequest", input: ast.NewObject(), limit: TimeLimit, prints: panicking{}})
 	if got := codeOf(t, err); got != "policy-error" {
 		t.Errorf("got %q", got)
 	}

@@ -17,6 +17,9 @@
 //   - input.go, copyfile.go: a request as the JSON document that policies read
 //   - decide.go, decision.go: one decision, its state change, and how that is undone
 //   - state.go: the JSON-patch operations
-//   - explain.go: a decision with what the policy printed, for the tenant's eyes only
-//   - builtin.go, builtin.rego: the policy of guests whose tenant brings none
+//   - explain.go, trace.go, read.go: a decision made again while listening to it: which condition did not hold, on
+//     which values, and what the policy printed; for the tenant's eyes only
+//   - denial.go: a denied request with all that its decision rested on, as a file
+//   - opening.go: the line by which a tenant would allow a refused probe
+//   - builtin.go, builtin.rego: the policy of guests whose tenant brings none, and its strict form
 package policy

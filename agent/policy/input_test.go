@@ -113,7 +113,7 @@ func FuzzInput(f *testing.F) {
 	seed(1, link(shared+"sa/token", "..data/token"))
 	seed(2, exec("c", "/app", "--probe"))
 	seed(3, iface("eth0", "veth", "10.0.0.2"))
-	builtin, err := BuiltIn()
+	builtin, err := BuiltIn(false)
 	if err != nil {
 		f.Fatal(err)
 	}

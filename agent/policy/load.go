@@ -32,7 +32,9 @@ type Policy struct {
 	store    storage.Store
 	// turn holds one token while nobody decides: the lock, as a channel so that waiting ends with the request.
 	turn  chan struct{}
-	state map[string]any // what the store holds as data.pstate; its values are never changed in place
+	watch func(Denial)      // nil: nobody is told of denials
+	names map[string]string // of containers, by their ids
+	state map[string]any    // what the store holds as data.pstate; its values are never changed in place
 	// repeats belongs to whoever has the turn, as state does.
 	repeats repeats
 }
@@ -61,7 +63,7 @@ func Load(text []byte) (*Policy, error) {
 	}
 	base[stateName] = map[string]any{}
 	p := &Policy{
-		text: text, version: version, compiler: compiler, state: map[string]any{}, repeats: repeats{}, turn: make(chan struct{}, 1),
+		text: text, version: version, compiler: compiler, state: map[string]any{}, repeats: repeats{}, names: map[string]string{}, turn: make(chan struct{}, 1),
 		store: inmem.NewFromObjectWithOpts(base, inmem.OptRoundTripOnWrite(false), inmem.OptReturnASTValuesOnRead(true)),
 	}
 	p.turn <- struct{}{}

@@ -23,6 +23,7 @@ type agentPolicy struct {
 	platform string
 	output   string
 	noLogs   bool
+	exec     []string
 }
 
 func newAgentPolicy(s streams) *cobra.Command {
@@ -47,6 +48,7 @@ error. What no confidential guest gives, such as hostPath, is an error.`,
 	c.Flags().StringVar(&ap.platform, "platform", "linux/amd64", "`OS/ARCH` of the image to take from an index")
 	c.Flags().StringVarP(&ap.output, "output", "o", "-", "`FILE` to write; - for standard output")
 	c.Flags().BoolVar(&ap.noLogs, "no-logs", false, "do not let the host read what containers print")
+	c.Flags().StringArrayVar(&ap.exec, "exec", nil, "a `NAME=[\"PROGRAM\",...]` that may run in a container beside its probes and hooks; repeatable")
 	return c
 }
 
@@ -63,7 +65,15 @@ func (ap *agentPolicy) run(ctx context.Context, name string) error {
 	if err != nil {
 		return usagef("--platform: %w", err)
 	}
-	policy, err := podpolicy.Generate(ctx, text, &configs{client, *platform}, podpolicy.Options{NoLogs: ap.noLogs})
+	options := podpolicy.Options{NoLogs: ap.noLogs}
+	for _, line := range ap.exec {
+		e, err := podpolicy.ParseExec(line)
+		if err != nil {
+			return usagef("--exec: %w", err)
+		}
+		options.Exec = append(options.Exec, e)
+	}
+	policy, err := podpolicy.Generate(ctx, text, &configs{client, *platform}, options)
 	if err != nil {
 		return fmt.Errorf("writing the policy of %s: %w", name, err)
 	}

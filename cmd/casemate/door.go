@@ -64,6 +64,7 @@ func (m *machine) openDoor(door *agent.Door) error {
 	if err != nil {
 		return park(door, "policy", "the policy of initdata cannot be loaded", err)
 	}
+	p.Watch(func(d policy.Denial) { m.denials.keep(m.log, d) })
 	door.Open(debugPolicy(p))
 	return nil
 }
@@ -72,8 +73,12 @@ func (m *machine) openDoor(door *agent.Door) error {
 // is there and empty is an error, not none.
 func (m *machine) agentPolicy() (*policy.Policy, error) {
 	if m.rego == nil {
-		m.steps.say("no agent policy in initdata: the built-in one applies")
-		return policy.BuiltIn()
+		form := ""
+		if m.conf.Agent.Strict {
+			form = ", strictly: nothing is copied into the guest, and it gives no logs"
+		}
+		m.steps.say("no agent policy in initdata: the built-in one applies%s", form)
+		return policy.BuiltIn(m.conf.Agent.Strict)
 	}
 	p, err := policy.Load([]byte(*m.rego))
 	if err != nil {

@@ -56,7 +56,7 @@ func TestDoorFollowsInitData(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
 					t.Fatalf("got %v, want %q in it", err, tt.wantErr)
 				}
-				other, err := policy.BuiltIn()
+				other, err := policy.BuiltIn(false)
 				if err != nil || door.Open(other) {
 					t.Errorf("the door was not parked: %v", err)
 				}
@@ -85,5 +85,31 @@ func TestDoorFollowsInitData(t *testing.T) {
 	p, err := (&machine{steps: steps{w: io.Discard}}).agentPolicy()
 	if err != nil || door.Open(p) {
 		t.Errorf("the door was not parked: %v", err)
+	}
+}
+
+// TestStrictDoor: measured configuration chooses the form of the built-in policy, and a tenant's policy ends it.
+func TestStrictDoor(t *testing.T) {
+	copied := &kata.CopyFileRequest{Path: "/run/kata-containers/shared/containers/" + strings.Repeat("a", 64) + "-0123456789abcdef-hosts", FileMode: 0o100644}
+	for _, strict := range []bool{false, true} {
+		m := &machine{steps: steps{w: io.Discard}}
+		m.conf.Agent.Strict = strict
+		p, err := m.agentPolicy()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Allow(t.Context(), "CopyFileRequest", copied); (err != nil) != strict {
+			t.Errorf("strict %v: a copy: %v", strict, err)
+		}
+		images := newPodImages(t.TempDir())
+		images.use(m)
+		if got := images.noLogs(); got != strict {
+			t.Errorf("strict %v: no logs: %v", strict, got)
+		}
+		text := "package agent_policy\nCopyFileRequest := true"
+		m.rego = &text
+		if images.noLogs() {
+			t.Error("a tenant's policy says what is read")
+		}
 	}
 }

@@ -38,10 +38,15 @@ func writeTranscript(path string, t kbs.Transcript) error {
 	if err != nil {
 		return err
 	}
+	return replacePrivate(path, raw)
+}
+
+// replacePrivate replaces a file that is for root alone in one step.
+func replacePrivate(path string, raw []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	file, err := os.CreateTemp(filepath.Dir(path), ".attestation-") // 0600
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-") // 0600
 	if err != nil {
 		return err
 	}
@@ -69,8 +74,11 @@ func runExplain(ctx context.Context, args []string) error {
 	if rest[0] == "timeline" {
 		return runTimeline(ctx, rest[1:])
 	}
+	if rest[0] == "policy" {
+		return explainPolicy(ctx, rest[1:])
+	}
 	if rest[0] != "attestation" {
-		return fmt.Errorf("%w: %q cannot be explained, attestation and timeline can", errUsage, rest[0])
+		return fmt.Errorf("%w: %q cannot be explained, attestation, policy and timeline can", errUsage, rest[0])
 	}
 	// Flags may stand behind the word as well.
 	if len(rest) > 1 {

@@ -129,7 +129,7 @@ func verbs() []verb {
 		{"agent", "[--listen ADDRESS]", "serve the kata agent API; as PID 1 boot the guest first", runAgent},
 		{"verity", "check|open|close …", "check, map or unmap a device by its pinned hash tree", runVerity},
 		{"timeline", "[--timeline F]", "print what this guest waited for since it booted", runTimeline},
-		{"explain", "attestation [--transcript F] [--audit F]", "print what the last handshake sent and why it was denied", runExplain},
+		{"explain", "attestation|policy|timeline …", "print why the last handshake or request was denied, and what took how long", runExplain},
 		{"doctor", "[PLATFORM]", "print what proves firmware, kernel, agent and initdata here, and who signs it", runDoctor},
 		{"volume", "create|open|close …", "make, map or unmap an encrypted volume that configuration names", runVolume},
 		{"disk", "run [--tty] DEV", "attest, unlock a disk of buildah mkcw and run its program", runDisk},

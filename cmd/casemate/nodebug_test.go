@@ -19,7 +19,7 @@ func TestReleasedGuestIsNoneForDebugging(t *testing.T) {
 	if err := testMachine(config.Measured{}).checkDebug(); err != nil {
 		t.Error(err)
 	}
-	p, err := policy.BuiltIn()
+	p, err := policy.BuiltIn(false)
 	if err != nil {
 		t.Fatal(err)
 	}

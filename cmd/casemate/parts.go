@@ -35,6 +35,7 @@ type machine struct {
 	pulls    pullMeter
 	// transcript is where the last handshake is written down; "" is nowhere.
 	transcript string
+	denials    denials
 	steps      steps
 	log        *slog.Logger
 	// disks lists those that initdata is looked for on; nil looks at none.
@@ -96,7 +97,7 @@ func warnings() *slog.Logger {
 
 // newMachine knows nothing yet and tells what it does on standard error.
 func newMachine() *machine {
-	return &machine{transcript: defaultTranscript, steps: steps{os.Stderr, timeline{defaultTimeline}}, log: warnings()}
+	return &machine{transcript: defaultTranscript, denials: denials{path: defaultDenial}, steps: steps{os.Stderr, timeline{defaultTimeline}}, log: warnings()}
 }
 
 func (m *machine) detect() error {

@@ -59,7 +59,7 @@ func openPod(c podConfig) (*podParts, error) {
 	parts := &podParts{runtime: runtime, images: newPodImages(podStore), volumes: new(podVolumes)}
 	images := parts.images
 	parts.service, err = pod.New(pod.Config{
-		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Layers: images, Volumes: parts.volumes, Sized: parts.scratch.sized, Encrypted: parts.volumes.encrypted, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
+		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Layers: images, Volumes: parts.volumes, Sized: parts.scratch.sized, Encrypted: parts.volumes.encrypted, Admit: images.admit, NoLogs: images.noLogs, Begun: agent.Begun, Starting: images.starting,
 		Pause: program, Version: version.Number, Init: c.init, Shutdown: c.shutdown, Log: c.log,
 	})
 	if err != nil {
@@ -74,8 +74,16 @@ func (p *podImages) admit(image, requested *specs.Process) error {
 	if p.m.rego != nil {
 		return nil
 	}
-	return pod.AsImageSays(image, requested)
+	differs := pod.Differs(image, requested)
+	if differs == nil {
+		return nil
+	}
+	p.m.denials.admit(p.m.log, differs)
+	return differs.Refusal()
 }
+
+// noLogs is asked after a request was let in, when the machine is known.
+func (p *podImages) noLogs() bool { return p.m.rego == nil && p.m.conf.Agent.Strict }
 
 // starting records a container before it runs. It is called for one whose image was opened, so the machine is known.
 func (p *podImages) starting(s pod.Start) error {

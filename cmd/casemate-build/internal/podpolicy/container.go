@@ -48,6 +48,8 @@ type container struct {
 	Env      []string   `json:"env"`          // exact entries
 	EnvLike  []string   `json:"env_patterns"` // regular expressions for whole entries
 	Cwd      string     `json:"cwd"`
+	User     string     `json:"user"` // by its name in the image, with Group; "" where it has a number
+	Group    string     `json:"group"`
 	UID      int64      `json:"uid"`
 	GID      *int64     `json:"gid"`    // null: any
 	Groups   []int64    `json:"groups"` // that the process may have besides
@@ -58,6 +60,7 @@ type container struct {
 	Stdin    bool       `json:"stdin"`
 	Mounts   []mount    `json:"mounts"`
 	Exec     [][]string `json:"exec"`
+	Devices  []string   `json:"devices"` // paths that mean volumes of measured configuration
 }
 
 // mount is a bind mount: what it is called in the container, and a regular
@@ -91,7 +94,7 @@ const serviceLinks = `^[A-Z][A-Z0-9_]*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|
 // build joins a container of a pod with its image's config. notes say what the
 // policy leaves open.
 func (p *pod) build(c *containerSpec, img *ImageConfig) (out container, notes []string, err error) {
-	out = container{Name: c.Name, Images: spellings(c.Image), Terminal: c.TTY, Stdin: c.Stdin, Cwd: path.Clean("/" + img.WorkingDir), Exec: [][]string{}}
+	out = container{Name: c.Name, Images: spellings(c.Image), Terminal: c.TTY, Stdin: c.Stdin, Cwd: path.Clean("/" + img.WorkingDir), Exec: [][]string{}, Devices: []string{}}
 	note := func(format string, args ...any) { notes = append(notes, c.Name+": "+fmt.Sprintf(format, args...)) }
 	if c.WorkingDir != "" {
 		out.Cwd = c.WorkingDir
@@ -116,6 +119,9 @@ func (p *pod) build(c *containerSpec, img *ImageConfig) (out container, notes []
 	if out.Mounts, err = p.mounts(c); err != nil {
 		return out, nil, err
 	}
+	if err := out.devices(p, c, note); err != nil {
+		return out, nil, err
+	}
 	for _, h := range []*handler{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe, c.Lifecycle.postStart(), c.Lifecycle.preStop()} {
 		if h != nil && h.Exec != nil && len(h.Exec.Command) > 0 {
 			out.Exec = append(out.Exec, h.Exec.Command)
@@ -125,6 +131,21 @@ func (p *pod) build(c *containerSpec, img *ImageConfig) (out container, notes []
 		note("image %s is %s today: let policy.json admit it by digest or signature, the tag alone proves nothing", c.Image, img.Digest)
 	}
 	return out, notes, nil
+}
+
+// devices are the disks that the container may be given, each in the place of a volume.
+func (out *container) devices(p *pod, c *containerSpec, note func(string, ...any)) error {
+	for _, d := range c.VolumeDevices {
+		switch {
+		case !slices.ContainsFunc(p.Volumes, func(v volumeSpec) bool { return v.Name == d.Name }):
+			return fmt.Errorf("container %s: volumeDevices: there is no volume %s", c.Name, d.Name)
+		case !path.IsAbs(d.DevicePath) || path.Clean(d.DevicePath) != d.DevicePath || slices.Contains(out.Devices, d.DevicePath):
+			return fmt.Errorf("container %s: volumeDevices: %q: want a clean absolute path, once", c.Name, d.DevicePath)
+		}
+		out.Devices = append(out.Devices, d.DevicePath)
+		note("%s becomes the volume whose [volume.NAME] in casemate.toml has device = %q: without one the agent refuses it", d.Name, d.DevicePath)
+	}
+	return nil
 }
 
 func (l *lifecycle) postStart() *handler {
@@ -170,14 +191,30 @@ var fieldPatterns = map[string]string{
 // environment fills Env and EnvLike and returns the values that are known, for
 // $(NAME) in command lines.
 func (out *container) environment(p *pod, c *containerSpec, img *ImageConfig, note func(string, ...any)) (map[string]string, error) {
-	if len(c.EnvFrom) > 0 {
-		return nil, fmt.Errorf("container %s: envFrom: name the variables under env: the policy has to know them", c.Name)
-	}
 	values, set := map[string]string{}, map[string]bool{}
 	out.Env, out.EnvLike = []string{}, slices.Clone(kubernetesVariables)
 	if p.EnableServiceLinks == nil || *p.EnableServiceLinks {
 		out.EnvLike = append(out.EnvLike, serviceLinks)
 		note("the variables of the namespace's services are left open: enableServiceLinks: false closes them")
+	}
+	taken, err := p.maps.from(c)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: envFrom: %w", c.Name, err)
+	}
+	for _, v := range taken {
+		set[v.name] = true
+		if v.known {
+			values[v.name] = v.value
+		}
+		if slices.ContainsFunc(c.Env, func(e envVar) bool { return e.Name == v.name }) {
+			continue // env has the last word
+		}
+		if v.known {
+			out.Env = append(out.Env, v.name+"="+v.value)
+			continue
+		}
+		note("the host chooses the value of %s: a sealed secret in its place would not", v.name)
+		out.EnvLike = append(out.EnvLike, "^"+regexp.QuoteMeta(v.name)+`=(.|\n)*$`)
 	}
 	for _, e := range c.Env {
 		set[e.Name] = true
@@ -186,6 +223,12 @@ func (out *container) environment(p *pod, c *containerSpec, img *ImageConfig, no
 			out.Env = append(out.Env, e.Name+"="+values[e.Name])
 			continue
 		}
+		if value, ok := p.maps.value(e.ValueFrom.ConfigMapKeyRef); ok {
+			values[e.Name] = value
+			out.Env = append(out.Env, e.Name+"="+value)
+			continue
+		}
+		delete(values, e.Name) // what envFrom had for it counts no longer
 		pattern := `(.|\n)*`
 		switch from := e.ValueFrom; {
 		case from.FieldRef != nil && fieldPatterns[from.FieldRef.FieldPath] != "":
@@ -249,8 +292,8 @@ func command(c *containerSpec, img *ImageConfig, values map[string]string) ([]st
 	return argv, nil
 }
 
-// identity is the user by number: a name stands in the image's passwd, which is not
-// pulled here, and which the host would translate.
+// identity is the user: by number, or where the image has a name and the pod no number, by that name, which the agent
+// looks up in the image. The host's translation of a name is not taken.
 func (out *container) identity(p *pod, c *containerSpec, img *ImageConfig, note func(string, ...any)) error {
 	var user, group *int64
 	for _, sc := range []*securityContext{p.SecurityContext, c.SecurityContext} {
@@ -265,12 +308,13 @@ func (out *container) identity(p *pod, c *containerSpec, img *ImageConfig, note 
 		}
 	}
 	name, gid, _ := strings.Cut(img.User, ":")
+	out.Groups = []int64{}
 	if user == nil {
 		uid := int64(0)
 		if name != "" {
 			var err error
 			if uid, err = strconv.ParseInt(name, 10, 64); err != nil {
-				return fmt.Errorf("container %s: the image runs as %q: name its number in securityContext.runAsUser", c.Name, img.User)
+				return out.named(p, c, name, gid, group, note)
 			}
 		}
 		user = &uid
@@ -283,13 +327,26 @@ func (out *container) identity(p *pod, c *containerSpec, img *ImageConfig, note 
 	} else if group == nil {
 		group = new(int64)
 	}
-	out.UID, out.GID, out.Groups = *user, group, []int64{}
+	out.UID, out.GID = *user, group
 	if sc := p.SecurityContext; sc != nil {
 		out.Groups = append(out.Groups, sc.SupplementalGroups...)
 		if sc.FSGroup != nil {
 			out.Groups = append(out.Groups, *sc.FSGroup)
 		}
 	}
+	return nil
+}
+
+// named is a user that the image names.
+func (out *container) named(p *pod, c *containerSpec, name, group string, number *int64, note func(string, ...any)) error {
+	if number != nil {
+		return fmt.Errorf("container %s: the image runs as %q: name its number in securityContext.runAsUser beside runAsGroup", c.Name, name)
+	}
+	if sc := p.SecurityContext; sc != nil && (sc.FSGroup != nil || len(sc.SupplementalGroups) > 0) {
+		return fmt.Errorf("container %s: the image runs as %q: name its number in securityContext.runAsUser beside further groups", c.Name, name)
+	}
+	out.User, out.Group = name, group
+	note("it runs as %q of the image: a runtime that sends a number instead of the name is refused, securityContext.runAsUser admits one", name)
 	return nil
 }
 

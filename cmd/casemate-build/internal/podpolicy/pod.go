@@ -20,7 +20,9 @@ type object struct {
 	Metadata struct {
 		Name string `yaml:"name"`
 	} `yaml:"metadata"`
-	Spec yaml.Node `yaml:"spec"`
+	Spec       yaml.Node `yaml:"spec"`
+	Data       yaml.Node `yaml:"data"`
+	StringData yaml.Node `yaml:"stringData"`
 }
 
 // podSpec is a pod's spec (Kubernetes API, core/v1) as far as the guest sees it.
@@ -44,9 +46,9 @@ type containerSpec struct {
 	Args                   []string         `yaml:"args"`
 	WorkingDir             string           `yaml:"workingDir"`
 	Env                    []envVar         `yaml:"env"`
-	EnvFrom                []yaml.Node      `yaml:"envFrom"`
+	EnvFrom                []envSource      `yaml:"envFrom"`
 	VolumeMounts           []volumeMount    `yaml:"volumeMounts"`
-	VolumeDevices          []yaml.Node      `yaml:"volumeDevices"`
+	VolumeDevices          []volumeDevice   `yaml:"volumeDevices"`
 	SecurityContext        *securityContext `yaml:"securityContext"`
 	LivenessProbe          *handler         `yaml:"livenessProbe"`
 	ReadinessProbe         *handler         `yaml:"readinessProbe"`
@@ -65,9 +67,14 @@ type envVar struct {
 			FieldPath string `yaml:"fieldPath"`
 		} `yaml:"fieldRef"`
 		ResourceFieldRef *yaml.Node `yaml:"resourceFieldRef"`
-		ConfigMapKeyRef  *yaml.Node `yaml:"configMapKeyRef"`
-		SecretKeyRef     *yaml.Node `yaml:"secretKeyRef"`
+		ConfigMapKeyRef  *keyRef    `yaml:"configMapKeyRef"`
+		SecretKeyRef     *keyRef    `yaml:"secretKeyRef"`
 	} `yaml:"valueFrom"`
+}
+
+type volumeDevice struct {
+	Name       string `yaml:"name"`
+	DevicePath string `yaml:"devicePath"`
 }
 
 type volumeMount struct {
@@ -116,10 +123,11 @@ type lifecycle struct {
 	PreStop   *handler `yaml:"preStop"`
 }
 
-// pod is a pod's spec with the name of the object it stands in.
+// pod is a pod's spec with the name of the object it stands in, and the maps that stand beside it in the file.
 type pod struct {
 	name string
 	podSpec
+	maps maps
 }
 
 // parsePods finds the pods in a YAML file: those of kind Pod and those in the objects
@@ -127,6 +135,7 @@ type pod struct {
 func parsePods(text []byte) ([]pod, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var pods []pod
+	beside := maps{}
 	for n := 0; ; n++ {
 		var o object
 		err := dec.Decode(&o)
@@ -139,6 +148,9 @@ func parsePods(text []byte) ([]pod, error) {
 		if n == maxDocuments {
 			return nil, fmt.Errorf("more than %d documents", maxDocuments)
 		}
+		if err := beside.add(&o); err != nil {
+			return nil, fmt.Errorf("reading %s %s: %w", o.Kind, o.Metadata.Name, err)
+		}
 		p, ok, err := podOf(&o)
 		if err != nil {
 			return nil, fmt.Errorf("reading %s %s: %w", o.Kind, o.Metadata.Name, err)
@@ -146,6 +158,9 @@ func parsePods(text []byte) ([]pod, error) {
 		if ok {
 			pods = append(pods, p)
 		}
+	}
+	for i := range pods {
+		pods[i].maps = beside
 	}
 	if len(pods) == 0 {
 		return nil, errors.New("no Pod, Deployment, StatefulSet, DaemonSet, ReplicaSet, ReplicationController, Job or CronJob in the file")
@@ -203,8 +218,6 @@ func (p *pod) check() error {
 		switch {
 		case c.Name == "" || c.Image == "":
 			return fmt.Errorf("container %q: want a name and an image", c.Name)
-		case len(c.VolumeDevices) > 0:
-			return fmt.Errorf("container %s: volumeDevices: block devices of the host are not passed on", c.Name)
 		case c.SecurityContext != nil && c.SecurityContext.Privileged:
 			return fmt.Errorf("container %s: securityContext.privileged is not for a confidential guest", c.Name)
 		}

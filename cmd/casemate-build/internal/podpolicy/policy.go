@@ -8,6 +8,8 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 )
 
 //go:embed rules.rego
@@ -22,6 +24,45 @@ type Images interface {
 type Options struct {
 	// NoLogs closes the containers' output to the host.
 	NoLogs bool
+	// Exec are further command lines that may run in a container, beside its probes' and hooks'.
+	Exec []Exec
+}
+
+// Exec is one command line of a container.
+type Exec struct {
+	Container string
+	Argv      []string
+}
+
+// ParseExec reads NAME=ARGV, ARGV being a JSON array of strings: the form in which a guest that refused a probe names
+// it.
+func ParseExec(text string) (Exec, error) {
+	name, list, ok := strings.Cut(text, "=")
+	e := Exec{Container: name}
+	if err := json.Unmarshal([]byte(list), &e.Argv); !ok || name == "" || err != nil || len(e.Argv) == 0 {
+		return Exec{}, fmt.Errorf(`%q: want CONTAINER=["PROGRAM","ARGUMENT",...]`, text)
+	}
+	return e, nil
+}
+
+// allow adds the command lines to the containers of that name.
+func (o Options) allow(list []container) error {
+	for _, e := range o.Exec {
+		found := false
+		for i := range list {
+			if list[i].Name != e.Container {
+				continue
+			}
+			found = true
+			if !slices.ContainsFunc(list[i].Exec, func(have []string) bool { return slices.Equal(have, e.Argv) }) {
+				list[i].Exec = append(list[i].Exec, e.Argv)
+			}
+		}
+		if !found {
+			return fmt.Errorf("allowing a command line: there is no container %s", e.Container)
+		}
+	}
+	return nil
 }
 
 // Policy is a generated policy.
@@ -58,6 +99,9 @@ func Generate(ctx context.Context, text []byte, images Images, o Options) (*Poli
 				out.Notes = append(out.Notes, notes...)
 			}
 		}
+	}
+	if err := o.allow(data.Containers); err != nil {
+		return nil, err
 	}
 	var b bytes.Buffer
 	b.WriteString(rules)

@@ -73,7 +73,9 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat
 	data.pstate.containers
 	not running("/pause")
 	is_pause
-	confined(pause_capabilities)
+	is_null(input.string_user)
+	confined(pause_capabilities, [])
+	count(input.devices) == 0
 	every mount in input.OCI.Mounts {
 		allowed_mount(mount, [])
 	}
@@ -110,7 +112,7 @@ pause_capabilities := {
 is_container(c) if {
 	image_of(c)
 	process_of(c)
-	confined({name | some name in c.capabilities})
+	confined({name | some name in c.capabilities}, c.devices)
 	root_of(c)
 	every mount in input.OCI.Mounts {
 		allowed_mount(mount, c.mounts)
@@ -124,9 +126,17 @@ image_of(c) if {
 	every storage in input.storages {
 		storage_of(storage)
 	}
-	is_null(input.string_user)
-	count(input.devices) == 0
+	[path | some path in c.devices] == [path | some path in c.devices; device_of(path)]
+	count(input.devices) == count(c.devices)
 	count(input.shared_mounts) == 0
+}
+
+# A disk for each of the pod's volumeDevices. Which volume a path means is measured configuration's to say, and the
+# agent refuses one that it does not name.
+device_of(path) if {
+	some device in input.devices
+	device.container_path == path
+	device.type_ in {"blk", "mmioblk"}
 }
 
 storage_of(storage) if storage.driver == "image_guest_pull"
@@ -163,11 +173,7 @@ process_of(c) if {
 surroundings_of(c, process) if {
 	process.Cwd == c.cwd
 	process.SelinuxLabel == ""
-	process.User.UID == c.uid
-	group_of(c, process.User.GID)
-	every group in process.User.AdditionalGids {
-		further_group(c, process.User, group)
-	}
+	user_of(c, process.User)
 	every entry in process.Env {
 		variable_of(c, entry)
 	}
@@ -175,6 +181,24 @@ surroundings_of(c, process) if {
 	every entry in c.env {
 		entry in process.Env
 	}
+}
+
+user_of(c, user) if {
+	c.user == ""
+	is_null(input.string_user)
+	user.UID == c.uid
+	group_of(c, user.GID)
+	every group in user.AdditionalGids {
+		further_group(c, user, group)
+	}
+}
+
+# A user by name is looked up in the image by the agent, and the numbers beside the name count for nothing.
+user_of(c, _) if {
+	c.user != ""
+	input.string_user.uid == c.user
+	input.string_user.gid == c.group
+	count(input.string_user.additionalGids) == 0
 }
 
 further_group(_, user, group) if group == user.GID
@@ -214,12 +238,15 @@ root_of(c) if not c.readonly_root
 
 root_of(_) if input.OCI.Root.Readonly
 
-confined(capabilities) if {
+confined(capabilities, devices) if {
 	input.sandbox_pidns == false
 	is_object(input.OCI.Process.Capabilities)
 	no_hooks
 	count(input.OCI.Linux.Sysctl) == 0
-	count(input.OCI.Linux.Devices) == 0
+	every device in input.OCI.Linux.Devices {
+		device.Path in devices
+		device.Type == "b"
+	}
 	input.OCI.Linux.RootfsPropagation in {"", "private", "rprivate", "slave", "rslave"}
 	every set in ["Bounding", "Effective", "Inheritable", "Permitted", "Ambient"] {
 		every capability in input.OCI.Process.Capabilities[set] {
@@ -286,7 +313,6 @@ ExecProcessRequest if {
 	some c in policy_data.containers
 	c.name == data.pstate.containers[input.container_id]
 	input.process.Args in c.exec
-	is_null(input.string_user)
 	input.process.Terminal == false
 	surroundings_of(c, input.process)
 	no_more_capabilities(c)

@@ -122,6 +122,16 @@ func TestWithInitData(t *testing.T) {
 			want: func(m Measured) bool { return m.EventLog == EventLog{Enable: true} },
 		},
 		{
+			name: "the strict built-in policy, which initdata does not loosen", from: Measured{Agent: Agent{Strict: true}},
+			data: map[string]string{"casemate.toml": "[agent]\nstrict=false\n"},
+			want: func(m Measured) bool { return m.Agent.Strict },
+		},
+		{
+			name: "the strict built-in policy by initdata's word",
+			data: map[string]string{"casemate.toml": "[agent]\nstrict=true\n"},
+			want: func(m Measured) bool { return m.Agent.Strict },
+		},
+		{
 			name: "event log in the kernel's register", wantErr: "init_pcr",
 			data: map[string]string{"aa.toml": "[eventlog_config]\nenable_eventlog=true\ninit_pcr=8\n"},
 		},

@@ -47,6 +47,7 @@ type Measured struct {
 	Image       Image       `toml:"image"`
 	KeyProvider KeyProvider `toml:"keyprovider"`
 	Services    Services    `toml:"services"`
+	Agent       Agent       `toml:"agent"`
 	EventLog    EventLog    `toml:"eventlog"`
 	Vault       Vault       `toml:"vault"`
 	AWS         AWS         `toml:"aws"`
@@ -114,6 +115,13 @@ type Image struct {
 	// Layers are annotations of layers, by the layers' digests, for images whose
 	// manifests do not bind their layers to devices (package verity/layer).
 	Layers map[string]map[string]string `toml:"layers"`
+}
+
+// Agent is what the kata API does where initdata brings no policy.
+type Agent struct {
+	// Strict refuses the host every copy and gives it one line in place of each container's output. It says nothing
+	// about a guest whose initdata has a policy.
+	Strict bool `toml:"strict"`
 }
 
 // KeyProvider is the socket on which other tools unwrap layer keys.
@@ -349,6 +357,7 @@ func (m Measured) join(o Measured) (Measured, error) {
 	list("services.secure_mount", &m.Services.SecureMount, o.Services.SecureMount)
 	list("services.rest_resources", &m.Services.RESTResources, o.Services.RESTResources)
 	m.Debug = m.Debug || o.Debug
+	m.Agent.Strict = m.Agent.Strict || o.Agent.Strict
 	m.Services.GetToken = m.Services.GetToken || o.Services.GetToken
 	m.Services.RESTToken = m.Services.RESTToken || o.Services.RESTToken
 	m.EventLog.Enable = m.EventLog.Enable || o.EventLog.Enable

@@ -11,6 +11,9 @@
 // whether nonce, key and initdata are bound into it. Evidence that it cannot read is named
 // as such. All text from outside is quoted before it reaches a terminal.
 //
+// Beside that it prints why a policy refused a request of the host's; the judging again is
+// agent/policy's.
+//
 // Files: explain.go (the parts put together), claims.go (what was sent), audit.go (the
-// owner's log), print.go.
+// owner's log), print.go, policy.go (a refused request).
 package explain
