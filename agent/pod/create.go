@@ -83,7 +83,8 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 	if err := s.openDisks(ctx, p, e); err != nil {
 		return err
 	}
-	spec, err := p.spec(box.namespaces)
+	netNS := s.podNetNS()
+	spec, err := p.spec(box.namespaces, netNS)
 	if err != nil {
 		return err
 	}
@@ -111,6 +112,10 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 	}
 	for _, v := range p.opened {
 		policy.MountSources = append(policy.MountSources, v.Dir)
+	}
+	if netNS != "" {
+		policy.MountSources = append(policy.MountSources, CloudVolumes)
+		policy.JoinNamespaces = append(policy.JoinNamespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: netNS})
 	}
 	c, err := s.cfg.Runtime.Create(ctx, p.id, container.Bundle{Dir: dir, Spec: spec, Policy: policy}, e.streams.stdio())
 	if errors.Is(err, container.ErrRefused) {

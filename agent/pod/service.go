@@ -75,6 +75,9 @@ type Config struct {
 	Images  Images
 	// Volumes, when not nil, opens the volumes that requests name as devices.
 	Volumes Volumes
+	// NetNS returns the path of the network namespace that the pod lives in, "" for the guest's own; nil is the guest's.
+	// It is asked with every request and comes from measured configuration. With a path the guest is a peer pod's.
+	NetNS func() string
 	// Pause is the program of pause containers, an absolute path to a static binary
 	// that waits and collects its children when it is called as /pause.
 	Pause string

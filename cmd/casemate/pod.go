@@ -58,7 +58,7 @@ func openPod(c podConfig) (*podParts, error) {
 	}
 	images, volumes := newPodImages(podStore), new(podVolumes)
 	service, err := pod.New(pod.Config{
-		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: volumes, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
+		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: volumes, NetNS: images.netNS, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
 		Pause: program, Version: version.Number, Init: c.init, Shutdown: c.shutdown, Log: c.log,
 	})
 	if err != nil {
@@ -75,6 +75,9 @@ func (p *podImages) admit(image, requested *specs.Process) error {
 	}
 	return pod.AsImageSays(image, requested)
 }
+
+// netNS is where configuration has the pod's network. It is asked after the door has opened.
+func (p *podImages) netNS() string { return p.m.conf.PodNetNS }
 
 // starting records a container before it runs. It is called for one whose image was opened, so the machine is known.
 func (p *podImages) starting(s pod.Start) error {

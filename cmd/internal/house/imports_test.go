@@ -38,7 +38,7 @@ var allowed = map[string]struct {
 	"agent/initdata":                        {ours: []string{"agent/evidence"}, modules: []string{"github.com/BurntSushi/toml"}},
 	"agent/kbs":                             {ours: []string{"agent/evidence"}, modules: []string{"github.com/go-json-experiment/json"}},
 	"agent/kbs/kbstest":                     {ours: []string{"agent/evidence"}},
-	"agent/pod":                             {ours: []string{"agent/api/kata", "agent/container"}, modules: []string{"github.com/containerd/ttrpc", "github.com/go-json-experiment/json", "github.com/opencontainers/cgroups", "github.com/opencontainers/runtime-spec", "github.com/vishvananda/netlink", "golang.org/x/sys", "google.golang.org/grpc", "google.golang.org/protobuf"}},
+	"agent/pod":                             {ours: []string{"agent/api/kata", "agent/container"}, modules: []string{"github.com/containerd/ttrpc", "github.com/go-json-experiment/json", "github.com/opencontainers/cgroups", "github.com/opencontainers/runtime-spec", "github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.org/x/sys", "google.golang.org/grpc", "google.golang.org/protobuf"}},
 	"agent/policy":                          {ours: []string{"agent", "agent/api/kata"}, modules: []string{"github.com/open-policy-agent/opa", "google.golang.org/protobuf"}},
 	"agent/policy/replay":                   {ours: []string{"agent/api/kata"}, modules: []string{"golang.org/x/sys", "google.golang.org/protobuf"}},
 	"agent/services":                        {ours: []string{"agent/api/attestation", "agent/api/datahub", "agent/evidence", "keyprovider/keyproviderpb"}, modules: []string{"github.com/containerd/ttrpc", "github.com/go-json-experiment/json", "google.golang.org/grpc"}},

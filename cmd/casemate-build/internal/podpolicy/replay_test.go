@@ -26,7 +26,7 @@ func TestReplay(t *testing.T) {
 	}
 	total := 0
 	for _, s := range replay.Stacks() {
-		for name, steps := range map[string][]replay.Step{"life": s.Life(), "attacks": s.Attacks()} {
+		for name, steps := range map[string][]replay.Step{"life": s.Life(), "attacks": s.Attacks(), "peer": replay.Forward(s.Life()), "forwarded attacks": replay.Forward(s.Attacks())} {
 			total += len(steps)
 			t.Run(s.String()+"/"+name, func(t *testing.T) {
 				p := load(t, generated)
