@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/casemate/casemate/agent/api/kata"
@@ -30,7 +31,7 @@ var validLink = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$`)
 
 // updateInterface finds an interface by its hardware address and gives it name,
 // addresses and MTU. Loopback belongs to the workload: it is never found.
-func (s *Service) updateInterface(_ context.Context, req *kata.UpdateInterfaceRequest) (*kata.Interface, error) {
+func (s *Service) updateInterface(ctx context.Context, req *kata.UpdateInterfaceRequest) (*kata.Interface, error) {
 	want := req.GetInterface()
 	addresses, err := checkInterface(want)
 	if err != nil {
@@ -41,7 +42,7 @@ func (s *Service) updateInterface(_ context.Context, req *kata.UpdateInterfaceRe
 		return nil, err
 	}
 	defer h.Close()
-	link, err := linkByAddress(h, want.GetHwAddr())
+	link, err := s.awaitLink(ctx, h, want)
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +105,26 @@ func checkInterface(want *kata.Interface) ([]*netlink.Addr, error) {
 
 // local reports addresses that never leave the guest, or would catch all of them.
 func local(ip net.IP) bool { return ip.IsLoopback() || ip.IsUnspecified() }
+
+// awaitLink finds an interface by its hardware address, and where the request says on which PCI function it will be waits
+// for that. Which interface is meant stays the hardware address's to say.
+func (s *Service) awaitLink(ctx context.Context, h *netlink.Handle, want *kata.Interface) (netlink.Link, error) {
+	path := want.GetDevicePath()
+	if path == "" || s.cfg.Devices == nil {
+		return linkByAddress(h, want.GetHwAddr())
+	}
+	if err := s.cfg.Devices.Check("net", path); err != nil {
+		return nil, fail(codes.InvalidArgument, "device path %.40q", path)
+	}
+	link, err := linkByAddress(h, want.GetHwAddr())
+	if status.Code(err) != codes.NotFound {
+		return link, err
+	}
+	if _, failed := s.cfg.Devices.Wait(ctx, "net", path); failed != nil {
+		return nil, &Failure{Code: codes.NotFound, Phrase: status.Convert(err).Message(), Err: failed}
+	}
+	return linkByAddress(h, want.GetHwAddr())
+}
 
 // linkByAddress wants exactly the hardware address; the runtimes try again when
 // the device has not come up yet, if the text says so.

@@ -67,7 +67,7 @@ func fail(code codes.Code, format string, args ...any) error {
 	return &Failure{Code: code, Phrase: fmt.Sprintf(format, args...)}
 }
 
-// Config is what a Service needs. All but Shutdown and Volumes is required.
+// Config is what a Service needs. All but what may be nil is required.
 type Config struct {
 	// Dir holds everything of the pod; see DefaultDir. CreateSandbox empties it.
 	Dir     string
@@ -75,6 +75,8 @@ type Config struct {
 	Images  Images
 	// Volumes, when not nil, opens the volumes that requests name as devices.
 	Volumes Volumes
+	// Devices finds the disks of volumes and interfaces that come late; nil finds none.
+	Devices Devices
 	// NetNS returns the path of the network namespace that the pod lives in, "" for the guest's own; nil is the guest's.
 	// It is asked with every request and comes from measured configuration. With a path the guest is a peer pod's.
 	NetNS func() string

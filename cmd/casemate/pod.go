@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/casemate/casemate/agent"
 	"github.com/casemate/casemate/agent/container"
+	"github.com/casemate/casemate/agent/hotplug"
 	"github.com/casemate/casemate/agent/pod"
 	"github.com/casemate/casemate/cmd/internal/version"
 )
@@ -20,6 +22,9 @@ import (
 const (
 	podState = "/run/casemate/pod"
 	podStore = "/run/casemate/image"
+	// hotplugTime is how long a device that was added for a request may take to show up. kata's agent waits for three
+	// seconds, beside a system that is set up by then.
+	hotplugTime = 5 * time.Second
 )
 
 // podConfig is what differs between a service and the machine's first process.
@@ -58,7 +63,7 @@ func openPod(c podConfig) (*podParts, error) {
 	}
 	images, volumes := newPodImages(podStore), new(podVolumes)
 	service, err := pod.New(pod.Config{
-		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: volumes, NetNS: images.netNS, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
+		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: volumes, Devices: hotplug.New(hotplugTime), NetNS: images.netNS, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
 		Pause: program, Version: version.Number, Init: c.init, Shutdown: c.shutdown, Log: c.log,
 	})
 	if err != nil {
