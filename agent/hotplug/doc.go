@@ -12,5 +12,6 @@
 // Refused: an address of another form than its driver's; two devices where one is meant; partitions; a disk whose node in
 // /dev is another device; announcements that come from a program.
 //
-// Files: event.go announcements; listen.go the socket; address.go addresses; sysfs.go the places; wait.go waiting.
+// Files: event.go announcements; listen.go the socket; address.go addresses; sysfs.go the places; wait.go waiting; vfio.go functions that a container
+// drives itself.
 package hotplug

@@ -20,12 +20,13 @@ type Watcher struct {
 	limit    time.Duration
 	listen   func() (source, error)
 	// number tells which device a node is.
-	number func(node string) (string, error)
+	number    func(node string) (string, error)
+	character func(node string) (uint64, error)
 }
 
 // New makes a watcher of this machine's devices. A wait ends after limit.
 func New(limit time.Duration) *Watcher {
-	return &Watcher{sys: "/sys", dev: "/dev", limit: limit, number: deviceNumber, listen: func() (source, error) { return listen() }}
+	return &Watcher{sys: "/sys", dev: "/dev", limit: limit, number: deviceNumber, character: characterDevice, listen: func() (source, error) { return listen() }}
 }
 
 // Check is the function of this name.

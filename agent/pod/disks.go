@@ -34,11 +34,14 @@ type Volume struct {
 
 // Devices waits for devices that the host plugs into the running guest.
 type Devices interface {
-	// Check says whether an address has the form of a driver's ("blk", "blk-ccw", "mmioblk", "nvdimm", "scsi", "net").
+	// Check says whether an address has the form of a driver's ("blk", "blk-ccw", "mmioblk", "nvdimm", "scsi", "net", "vfio-pci").
 	// Nothing is looked for.
 	Check(driver, address string) error
-	// Wait returns the node of the disk there, or the name of the interface. It gives up after a time of its own.
+	// Wait returns the node of the disk there, the name of the interface, or of "vfio-pci" the PCI function's address. It
+	// gives up after a time of its own.
 	Wait(ctx context.Context, driver, address string) (string, error)
+	// Bind takes PCI functions from the guest's drivers and returns the node by which a program drives them.
+	Bind(ctx context.Context, functions []string) (specs.LinuxDevice, error)
 }
 
 // VolumeRoot is the directory in a Volume's Dir on which it is mounted.

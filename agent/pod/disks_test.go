@@ -77,6 +77,10 @@ func (missing) Wait(context.Context, string, string) (string, error) {
 	return "", hotplug.ErrAbsent
 }
 
+func (missing) Bind(context.Context, []string) (specs.LinuxDevice, error) {
+	return specs.LinuxDevice{}, hotplug.ErrAbsent
+}
+
 // TestDiskThatIsNotThere: nothing is opened in its place.
 func TestDiskThatIsNotThere(t *testing.T) {
 	s := &Service{cfg: Config{Volumes: known{"/dev/claim"}, Devices: missing{}}}

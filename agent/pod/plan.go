@@ -26,17 +26,22 @@ const (
 // plan is a CreateContainer request after it has been checked: what is to be made,
 // and nothing that the request could change any more.
 type plan struct {
-	id       string
-	image    string // reference; "" for the pause container
-	pause    bool
-	sharePID bool
-	volumes  []volumeOptions
-	disks    []disk
-	oci      *kata.Spec
-	user     *kata.StringUser // nil unless the user is asked for by name
+	id        string
+	image     string // reference; "" for the pause container
+	pause     bool
+	sharePID  bool
+	volumes   []volumeOptions
+	disks     []disk
+	functions []function
+	cdi       []string // names of devices
+	oci       *kata.Spec
+	user      *kata.StringUser // nil unless the user is asked for by name
 
 	imageProcess specs.Process // once the image is there
 	opened       []*Volume     // once they are open
+	// Once PCI functions are there: their addresses in the guest by those in the host, and the nodes by their paths.
+	addresses map[string]string
+	nodes     map[string]specs.LinuxDevice
 }
 
 func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
@@ -60,8 +65,7 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 	case len(req.GetStorages()) > maxStorages:
 		return nil, fail(codes.InvalidArgument, "%d storages, at most %d", len(req.GetStorages()), maxStorages)
 	}
-	var err error
-	if p.disks, err = s.parseDisks(req.GetDevices()); err != nil {
+	if err := s.planDevices(p, req.GetDevices()); err != nil {
 		return nil, err
 	}
 	for _, st := range req.GetStorages() {
@@ -86,14 +90,28 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 		p.pause, p.image = isSandbox(st), st.GetSource()
 	}
 	if p.pause {
-		if len(p.disks) > 0 {
+		if len(p.disks)+len(p.functions) > 0 {
 			return nil, refused("devices: the pause container has none")
 		}
-		p.image = ""
+		p.image, p.cdi = "", nil
 	} else if p.image == "" {
 		return nil, refused("image: the root file system is an image that the guest pulls")
 	}
 	return p, nil
+}
+
+// planDevices takes the request's devices apart, and those that its annotations name.
+func (s *Service) planDevices(p *plan, list []*kata.Device) error {
+	functions, rest, err := s.parseFunctions(list)
+	if err != nil {
+		return err
+	}
+	p.functions = functions
+	if p.disks, err = s.parseDisks(rest); err != nil {
+		return err
+	}
+	p.cdi, err = cdiNames(p.oci.GetAnnotations())
+	return err
 }
 
 // isSandbox reads from the metadata that a runtime copies out of the container's

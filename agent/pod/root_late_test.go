@@ -8,6 +8,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/vishvananda/netlink"
 	"google.golang.org/grpc/codes"
 
@@ -30,6 +31,10 @@ func (d lateDevices) Wait(_ context.Context, driver, address string) (string, er
 	}
 	makeNIC(d.t, peerNIC)
 	return "nic0", nil
+}
+
+func (lateDevices) Bind(context.Context, []string) (specs.LinuxDevice, error) {
+	return specs.LinuxDevice{}, hotplug.ErrAbsent
 }
 
 // TestRootInterfaceThatComesLate: a request that says where the interface will be waits for it, and one whose place is of

@@ -77,6 +77,8 @@ type Config struct {
 	Volumes Volumes
 	// Devices finds the disks of volumes and interfaces that come late; nil finds none.
 	Devices Devices
+	// CDI describes the devices that annotations name; nil describes none.
+	CDI CDI
 	// NetNS returns the path of the network namespace that the pod lives in, "" for the guest's own; nil is the guest's.
 	// It is asked with every request and comes from measured configuration. With a path the guest is a peer pod's.
 	NetNS func() string

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/casemate/casemate/agent"
+	"github.com/casemate/casemate/agent/cdi"
 	"github.com/casemate/casemate/agent/container"
 	"github.com/casemate/casemate/agent/hotplug"
 	"github.com/casemate/casemate/agent/pod"
@@ -63,7 +64,7 @@ func openPod(c podConfig) (*podParts, error) {
 	}
 	images, volumes := newPodImages(podStore), new(podVolumes)
 	service, err := pod.New(pod.Config{
-		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: volumes, Devices: hotplug.New(hotplugTime), NetNS: images.netNS, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
+		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Volumes: volumes, Devices: hotplug.New(hotplugTime), CDI: cdi.New(cdi.Dirs()), NetNS: images.netNS, Admit: images.admit, Begun: agent.Begun, Starting: images.starting,
 		Pause: program, Version: version.Number, Init: c.init, Shutdown: c.shutdown, Log: c.log,
 	})
 	if err != nil {

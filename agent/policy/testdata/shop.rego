@@ -71,6 +71,9 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": key, "
 	given := [input.sandbox_pidns, input.devices, input.shared_mounts, input.string_user, input.OCI.Linux.Sysctl, input.OCI.Linux.Devices]
 	given == [false, [], [], null, {}, []]
 	hookless
+	every name, _ in input.OCI.Annotations {
+		not startswith(name, "cdi.k8s.io/")
+	}
 	input.OCI.Linux.RootfsPropagation in {"", "rprivate"}
 	every n in input.OCI.Linux.Namespaces {
 		namespace(n)

@@ -213,6 +213,9 @@ confined(capabilities) if {
 	no_hooks
 	count(input.OCI.Linux.Sysctl) == 0
 	count(input.OCI.Linux.Devices) == 0
+	every key, _ in input.OCI.Annotations {
+		not startswith(key, "cdi.k8s.io/")
+	}
 	input.OCI.Linux.RootfsPropagation in {"", "private", "rprivate", "slave", "rslave"}
 	every set in ["Bounding", "Effective", "Inheritable", "Permitted", "Ambient"] {
 		every capability in input.OCI.Process.Capabilities[set] {
