@@ -61,7 +61,7 @@ func (s *Service) reserve(p *plan) (*sandbox, *entry, error) {
 	if len(s.containers) >= maxContainers {
 		return nil, nil, fail(codes.ResourceExhausted, "the pod has %d containers", len(s.containers))
 	}
-	e := &entry{id: p.id, sandbox: p.pause, termination: terminationFile(p.oci)}
+	e := &entry{id: p.id, name: p.name, sandbox: p.pause, termination: terminationFile(p.oci)}
 	s.containers[p.id] = e
 	return s.sandbox, e, nil
 }
@@ -111,7 +111,10 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 	if err != nil {
 		return err
 	}
-	if err := s.publish(box, p, e, c); err != nil {
+	if err = s.takeShares(ctx, p, c); err == nil {
+		err = s.publish(box, p, e, c)
+	}
+	if err != nil {
 		return errors.Join(err, c.Delete(context.WithoutCancel(ctx)))
 	}
 	return nil

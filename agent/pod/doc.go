@@ -15,5 +15,5 @@
 // containers; pause.go the pause container; process.go, exec.go their life; stream.go,
 // streams.go standard streams; resources.go counters and limits; network.go
 // interfaces and routes; guestinfo.go facts about the guest; storage.go
-// memory-backed volumes; disks.go, passthrough.go what comes from devices; copyfile.go what the host may write; diagnostic.go termination messages.
+// memory-backed volumes; disks.go, passthrough.go what comes from devices; share.go mounts of other containers; copyfile.go what the host may write; diagnostic.go termination messages.
 package pod

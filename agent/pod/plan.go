@@ -27,6 +27,7 @@ const (
 // and nothing that the request could change any more.
 type plan struct {
 	id        string
+	name      string // in the pod's file
 	image     string // reference; "" for the pause container
 	pause     bool
 	sharePID  bool
@@ -34,6 +35,7 @@ type plan struct {
 	disks     []disk
 	functions []function
 	cdi       []string // names of devices
+	shares    []share
 	oci       *kata.Spec
 	user      *kata.StringUser // nil unless the user is asked for by name
 
@@ -58,14 +60,16 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 	switch {
 	case p.oci == nil || p.oci.GetProcess() == nil || p.oci.GetRoot() == nil || p.oci.GetLinux() == nil:
 		return nil, fail(codes.InvalidArgument, "the request has no process, root or linux section")
-	case len(req.GetSharedMounts()) > 0:
-		return nil, refused("shared-mounts: containers do not share mounts")
 	case req.GetStdinPort() != 0 || req.GetStdoutPort() != 0 || req.GetStderrPort() != 0:
 		return nil, refused("passfd: streams go through requests")
 	case len(req.GetStorages()) > maxStorages:
 		return nil, fail(codes.InvalidArgument, "%d storages, at most %d", len(req.GetStorages()), maxStorages)
 	}
 	if err := s.planDevices(p, req.GetDevices()); err != nil {
+		return nil, err
+	}
+	p.name = containerName(p.oci.GetAnnotations())
+	if err := p.parseShares(req.GetSharedMounts()); err != nil {
 		return nil, err
 	}
 	for _, st := range req.GetStorages() {
@@ -90,8 +94,8 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 		p.pause, p.image = isSandbox(st), st.GetSource()
 	}
 	if p.pause {
-		if len(p.disks)+len(p.functions) > 0 {
-			return nil, refused("devices: the pause container has none")
+		if len(p.disks)+len(p.functions)+len(p.shares) > 0 {
+			return nil, refused("devices: the pause container has none, and no mounts of others")
 		}
 		p.image, p.cdi = "", nil
 	} else if p.image == "" {

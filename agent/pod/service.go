@@ -201,6 +201,7 @@ func handler[R any, P interface {
 // entry is one container, from the moment its id is taken.
 type entry struct {
 	id        string
+	name      string               // in the pod's file, "" where the engine does not say
 	container *container.Container // nil while it is being made
 	streams   *streams
 	sandbox   bool // the pause container
