@@ -61,6 +61,7 @@ func (s Stack) PeerAttacks() []Step {
 	s.open(q)
 	all := containers()
 	plain := s.create(&all[2], "")
+	s.copies(q, &all[2])
 	q.steps = Forward(q.steps)
 	network := func(path string) func(*create) {
 		return func(m *create) {
@@ -86,5 +87,6 @@ func (s Stack) PeerAttacks() []Step {
 		network(PodNetNS)(m)
 		m.OCI.Mounts = append(m.OCI.Mounts, &kata.Mount{Destination: "/plain", Source: CloudVolume, Type: "bind", Options: []string{"rbind"}})
 	}))
+	q.both("nothing of that", s.changed(plain, network(PodNetNS)))
 	return q.steps
 }
