@@ -27,7 +27,7 @@
 // Files: reexec.go what a program does first; runtime.go and create.go the making
 // of containers, with rollback; start.go, container.go their life; stdio.go
 // streams and terminals; reaper.go orphans; policy.go, spec.go, mounts.go,
-// devices.go, process.go what a spec may say; cgroup.go the cgroup above all;
-// expect.go a wait in the kernel that is had early; log.go libcontainer's
+// devices.go, process.go what a spec may say; share.go mounts of one container in
+// another; cgroup.go the cgroup above all; expect.go a wait in the kernel that is had early; log.go libcontainer's
 // messages; shim_musl.go one symbol for static linking.
 package container

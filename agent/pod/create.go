@@ -62,7 +62,7 @@ func (s *Service) reserve(p *plan) (*sandbox, *entry, error) {
 	if len(s.containers) >= maxContainers {
 		return nil, nil, fail(codes.ResourceExhausted, "the pod has %d containers", len(s.containers))
 	}
-	e := &entry{id: p.id, sandbox: p.pause, termination: terminationFile(p.oci)}
+	e := &entry{id: p.id, name: p.name, sandbox: p.pause, termination: terminationFile(p.oci)}
 	s.containers[p.id] = e
 	return s.sandbox, e, nil
 }
@@ -74,17 +74,11 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 	if err := s.rootfs(ctx, p, e, dir); err != nil {
 		return err
 	}
-	for _, v := range p.volumes {
-		release, err := s.hold(ctx, v)
-		if err != nil {
-			return err
-		}
-		e.undo = append(e.undo, release)
-	}
-	if err := s.openDisks(ctx, p, e); err != nil {
+	if err := s.open(ctx, p, e); err != nil {
 		return err
 	}
-	spec, err := p.spec(box.namespaces)
+	netNS := s.podNetNS()
+	spec, err := p.spec(box.namespaces, netNS)
 	if err != nil {
 		return err
 	}
@@ -106,12 +100,9 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 	}
 	spec.Root = &specs.Root{Path: filepath.Join(dir, "rootfs"), Readonly: spec.Root.Readonly}
 	e.streams = s.streams(spec.Process.Terminal)
-	policy := container.Policy{
-		MountSources:   []string{filepath.Join(s.cfg.Dir, "shared", "containers"), filepath.Join(s.cfg.Dir, "sandbox")},
-		JoinNamespaces: box.namespaces.shared(),
-	}
-	for _, v := range p.opened {
-		policy.MountSources = append(policy.MountSources, v.Dir)
+	policy := s.beyond(box, p, netNS)
+	if err := s.addFunctions(p, spec, &policy); err != nil {
+		return err
 	}
 	c, err := s.cfg.Runtime.Create(ctx, p.id, container.Bundle{Dir: dir, Spec: spec, Policy: policy}, e.streams.stdio())
 	if errors.Is(err, container.ErrRefused) {
@@ -121,10 +112,44 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 	if err != nil {
 		return err
 	}
-	if err := s.publish(box, p, e, c); err != nil {
+	if err = s.takeShares(ctx, p, c); err == nil {
+		err = s.publish(box, p, e, c)
+	}
+	if err != nil {
 		return errors.Join(err, c.Delete(context.WithoutCancel(ctx)))
 	}
 	return nil
+}
+
+// open gets what the container finds besides its image.
+func (s *Service) open(ctx context.Context, p *plan, e *entry) error {
+	for _, v := range p.volumes {
+		release, err := s.hold(ctx, v)
+		if err != nil {
+			return err
+		}
+		e.undo = append(e.undo, release)
+	}
+	if err := s.openDisks(ctx, p, e); err != nil {
+		return err
+	}
+	return s.openFunctions(ctx, p)
+}
+
+// beyond is what a container may have that not every one has: the pod's own.
+func (s *Service) beyond(box *sandbox, p *plan, netNS string) container.Policy {
+	policy := container.Policy{
+		MountSources:   []string{filepath.Join(s.cfg.Dir, "shared", "containers"), filepath.Join(s.cfg.Dir, "sandbox")},
+		JoinNamespaces: box.namespaces.shared(),
+	}
+	for _, v := range p.opened {
+		policy.MountSources = append(policy.MountSources, v.Dir)
+	}
+	if netNS != "" {
+		policy.MountSources = append(policy.MountSources, CloudVolumes)
+		policy.JoinNamespaces = append(policy.JoinNamespaces, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: netNS})
+	}
+	return policy
 }
 
 // rootfs mounts the image, or the pause program's root, below dir.

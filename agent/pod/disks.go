@@ -4,14 +4,10 @@ package pod
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc/codes"
@@ -36,6 +32,18 @@ type Volume struct {
 	Close func() error
 }
 
+// Devices waits for devices that the host plugs into the running guest.
+type Devices interface {
+	// Check says whether an address has the form of a driver's ("blk", "blk-ccw", "mmioblk", "nvdimm", "scsi", "net", "vfio-pci").
+	// Nothing is looked for.
+	Check(driver, address string) error
+	// Wait returns the node of the disk there, the name of the interface, or of "vfio-pci" the PCI function's address. It
+	// gives up after a time of its own.
+	Wait(ctx context.Context, driver, address string) (string, error)
+	// Bind takes PCI functions from the guest's drivers and returns the node by which a program drives them.
+	Bind(ctx context.Context, functions []string) (specs.LinuxDevice, error)
+}
+
 // VolumeRoot is the directory in a Volume's Dir on which it is mounted.
 const VolumeRoot = "fs"
 
@@ -44,26 +52,44 @@ func (v *Volume) Bind() specs.Mount {
 	return specs.Mount{Destination: v.Mount, Source: filepath.Join(v.Dir, VolumeRoot), Type: "bind", Options: []string{"rbind", "rprivate", "rw", "nosuid", "nodev"}}
 }
 
-const (
-	// maxDisks caps the volumes of one request.
-	maxDisks = 16
-	// hotplugTime is how long a disk that was added for a request may take to show up, as kata's agent waits.
-	hotplugTime = 5 * time.Second
-	hotplugPoll = 20 * time.Millisecond
-)
+// maxDisks caps the volumes of one request.
+const maxDisks = 16
 
 // disk is a block device in a request.
 type disk struct {
-	path string // in the container, which the pod's file names it by
-	pci  string // of a virtio disk, or
-	node string // the guest's name of it
+	path    string // in the container, which the pod's file names it by
+	driver  string
+	address string // where the guest finds it, in the driver's form
 }
 
-var (
-	// pciPath is a way from the root bus through bridges, as kata writes it: slots in hexadecimal, with a function or not.
-	pciPath  = regexp.MustCompile(`^[01][0-9a-f](\.[0-7])?(/[01][0-9a-f](\.[0-7])?){0,7}$`)
-	nodePath = regexp.MustCompile(`^/dev/[a-z0-9]{1,32}$`)
-)
+// addressOf is where a request's device says that it is: kata's drivers take one of two fields.
+func (s *Service) addressOf(d *kata.Device) (address string, ok bool) {
+	if s.cfg.Devices == nil {
+		return "", false
+	}
+	switch d.GetType() {
+	case "blk":
+		address = d.GetId()
+		if s.cfg.Devices.Check(d.GetType(), address) != nil {
+			address = d.GetVmPath()
+		}
+	case "blk-ccw", "scsi":
+		address = d.GetId()
+	case "mmioblk", "nvdimm":
+		address = d.GetVmPath()
+	default:
+		return "", false
+	}
+	return address, s.cfg.Devices.Check(d.GetType(), address) == nil
+}
+
+// diskAt is a storage's disk, if the address has one of the forms of the driver's.
+func (s *Service) diskAt(driver, address string) (disk, bool) {
+	if s.cfg.Devices == nil || s.cfg.Devices.Check(driver, address) != nil {
+		return disk{}, false
+	}
+	return disk{driver: driver, address: address}, true
+}
 
 // parseDisks takes the request's devices that are volumes and refuses any other: a device of the host is not passed on.
 func (s *Service) parseDisks(list []*kata.Device) ([]disk, error) {
@@ -82,14 +108,11 @@ func (s *Service) parseDisks(list []*kata.Device) ([]disk, error) {
 		if slices.ContainsFunc(out, func(o disk) bool { return o.path == got.path }) {
 			return nil, refused("is named twice")
 		}
-		switch {
-		case d.GetType() == "blk" && pciPath.MatchString(d.GetId()):
-			got.pci = d.GetId()
-		case (d.GetType() == "blk" || d.GetType() == "mmioblk") && nodePath.MatchString(d.GetVmPath()):
-			got.node = d.GetVmPath()
-		default:
+		var ok bool
+		if got.address, ok = s.addressOf(d); !ok {
 			return nil, refused("has a type or place that is not served")
 		}
+		got.driver = d.GetType()
 		out = append(out, got)
 	}
 	return out, nil
@@ -98,12 +121,9 @@ func (s *Service) parseDisks(list []*kata.Device) ([]disk, error) {
 // openDisks opens the plan's volumes, for its container alone to have them.
 func (s *Service) openDisks(ctx context.Context, p *plan, e *entry) error {
 	for _, d := range p.disks {
-		node := d.node
-		if d.pci != "" {
-			var err error
-			if node, err = waitForPCI(ctx, "/sys", d.pci); err != nil {
-				return &Failure{Code: codes.NotFound, Phrase: fmt.Sprintf("volume %s: there is no disk at %s", quoted(d.path), d.pci), Err: err}
-			}
+		node, err := s.cfg.Devices.Wait(ctx, d.driver, d.address)
+		if err != nil {
+			return &Failure{Code: codes.NotFound, Phrase: fmt.Sprintf("volume %s: there is no disk at %s", quoted(d.path), d.address), Err: err}
 		}
 		v, err := s.cfg.Volumes.Open(ctx, d.path, node)
 		if err != nil {
@@ -136,60 +156,4 @@ func (p *plan) addVolumes(s *specs.Spec) error {
 		s.Mounts = append(s.Mounts, v.Bind())
 	}
 	return nil
-}
-
-// waitForPCI waits for a disk that the host has just plugged in.
-func waitForPCI(ctx context.Context, sys, path string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, hotplugTime)
-	defer cancel()
-	for rescanned := false; ; rescanned = true {
-		node, err := nodeOfPCI(sys, path)
-		if err == nil {
-			return node, nil
-		}
-		if !rescanned {
-			// A bridge that announces nothing has to be asked. Where that is not possible the wait ends in err.
-			_ = os.WriteFile(filepath.Join(sys, "bus/pci/rescan"), []byte("1"), 0o200)
-		}
-		select {
-		case <-ctx.Done():
-			return "", err
-		case <-time.After(hotplugPoll):
-		}
-	}
-}
-
-var errNoDisk = errors.New("there is not one virtio disk")
-
-// nodeOfPCI follows a path from bus to bus. The kernel's own names are all that is believed.
-func nodeOfPCI(sys, path string) (string, error) {
-	dir, bus := filepath.Join(sys, "devices/pci0000:00"), "0000:00"
-	slots := strings.Split(path, "/")
-	for i, slot := range slots {
-		if !strings.Contains(slot, ".") {
-			slot += ".0"
-		}
-		dir = filepath.Join(dir, bus+":"+slot)
-		if i == len(slots)-1 {
-			break
-		}
-		next, err := onlyEntry(filepath.Join(dir, "pci_bus/*"))
-		if err != nil {
-			return "", err
-		}
-		bus = filepath.Base(next)
-	}
-	block, err := onlyEntry(filepath.Join(dir, "virtio*/block/*"))
-	if err != nil {
-		return "", err
-	}
-	return "/dev/" + filepath.Base(block), nil
-}
-
-func onlyEntry(pattern string) (string, error) {
-	list, err := filepath.Glob(pattern)
-	if err != nil || len(list) != 1 {
-		return "", fmt.Errorf("%s: %d entries: %w", pattern, len(list), errNoDisk)
-	}
-	return list[0], nil
 }

@@ -7,13 +7,13 @@
 //
 // Whatever a request says, the code confines it: one sandbox; ids checked before
 // they become names; bind sources beneath the pod's own directories; no host path,
-// network namespace, hook, kernel module or device of the host's choice; every root
+// network namespace but a measured one, hook, kernel module or device of the host's choice; every root
 // file system is an image that this guest has verified, or the pause program.
 //
 // Files: service.go the parts and the table of handlers; sandbox.go the sandbox;
-// namespaces.go what its containers share; create.go, spec.go requests into
+// namespaces.go what its containers share; peer.go the network and the disks of a peer pod; create.go, spec.go requests into
 // containers; pause.go the pause container; process.go, exec.go their life; stream.go,
 // streams.go standard streams; resources.go counters and limits; network.go
 // interfaces and routes; guestinfo.go facts about the guest; storage.go
-// memory-backed volumes; layers.go layers from the host; copyfile.go what the host may write; diagnostic.go termination messages.
+// memory-backed volumes; layers.go layers from the host; disks.go, passthrough.go what comes from devices; share.go mounts of other containers; copyfile.go what the host may write; diagnostic.go termination messages.
 package pod

@@ -44,12 +44,9 @@ func (s *Service) make(ctx context.Context, v *volume) error {
 
 // mountEncrypted waits for the disk, which the host may have just plugged in, and gives up all of it.
 func (s *Service) mountEncrypted(ctx context.Context, o volumeOptions) (func() error, error) {
-	node := o.disk.node
-	if o.disk.pci != "" {
-		var err error
-		if node, err = waitForPCI(ctx, "/sys", o.disk.pci); err != nil {
-			return nil, &Failure{Code: codes.NotFound, Phrase: fmt.Sprintf("volume %s: there is no disk at %s", quoted(o.path), o.disk.pci), Err: err}
-		}
+	node, err := s.cfg.Devices.Wait(ctx, o.disk.driver, o.disk.address)
+	if err != nil {
+		return nil, &Failure{Code: codes.NotFound, Phrase: fmt.Sprintf("volume %s: there is no disk at %s", quoted(o.path), o.disk.address), Err: err}
 	}
 	undo, err := s.cfg.Encrypted(ctx, node, o.path)
 	if err != nil {

@@ -117,13 +117,13 @@ func startGuest(t *testing.T) *guest {
 }
 
 // startJudgedGuest starts one behind a policy, with a closed door for nil; other is nil or images of the test's own, admit what pod.Config has.
-func startJudgedGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(image, requested *specs.Process) error) *guest {
+func startJudgedGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(image, requested *specs.Process) error, change ...func(*pod.Config)) *guest {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	return buildGuest(t, policy, other, admit, log)
+	return buildGuest(t, policy, other, admit, log, change...)
 }
 
 // startLoggedGuest starts one that writes all it has to say to a buffer.
@@ -132,7 +132,7 @@ func startLoggedGuest(t *testing.T, to io.Writer) *guest {
 	return buildGuest(t, allowAll{}, nil, nil, slog.New(slog.NewTextHandler(to, &slog.HandlerOptions{Level: slog.LevelDebug})))
 }
 
-func buildGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(image, requested *specs.Process) error, log *slog.Logger) *guest {
+func buildGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(image, requested *specs.Process) error, log *slog.Logger, change ...func(*pod.Config)) *guest {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("creating containers needs root")
@@ -169,10 +169,14 @@ func buildGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(
 	if other == nil {
 		other = g.images
 	}
-	service, err := pod.New(pod.Config{
+	config := pod.Config{
 		Dir: g.dir, Runtime: runtime, Images: other, Pause: program, Version: "4.1.0", Log: log, Begun: agent.Begun, Admit: admit, NoLogs: g.noLogs.Load, Starting: g.announce, Sized: sizedInMemory, Encrypted: encryptedInMemory,
 		Shutdown: func() { once.Do(func() { close(g.down) }) },
-	})
+	}
+	for _, f := range change {
+		f(&config)
+	}
+	service, err := pod.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

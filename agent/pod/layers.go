@@ -4,6 +4,7 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,7 +38,12 @@ const (
 
 	// maxPartition is the most that a GPT of the usual size has.
 	maxPartition = 128
+	// partitionTime is how long the kernel may take to read a disk's table.
+	partitionTime = 5 * time.Second
+	partitionPoll = 20 * time.Millisecond
 )
+
+var errNoPartition = errors.New("there is no such partition")
 
 // The annotations by which containerd and CRI-O say which image a container is of.
 const (
@@ -47,8 +53,8 @@ const (
 
 // layerDevice is where the host says that a layer is.
 type layerDevice struct {
-	pci, node string // one of them
-	partition int    // 0 is the whole disk
+	disk
+	partition int // 0 is the whole disk
 }
 
 // isLayer reports whether a storage is part of a root file system of plugged-in layers.
@@ -59,7 +65,7 @@ func isLayer(st *kata.Storage) bool {
 // parseLayer reads one such storage. Of the host's word only the place counts: root hashes and the like that it gives are
 // not read, since those that count are the owner's. The writable layer is not taken either, which would show the host
 // what containers write: that goes where it goes for every image.
-func (p *plan) parseLayer(st *kata.Storage) error {
+func (s *Service) parseLayer(p *plan, st *kata.Storage) error {
 	refused := func(what string) error {
 		return fail(codes.PermissionDenied, "CreateContainerRequest is blocked by policy: layer storage: %s", what)
 	}
@@ -92,15 +98,15 @@ func (p *plan) parseLayer(st *kata.Storage) error {
 	if upper {
 		return nil
 	}
-	switch driver, source := st.GetDriver(), st.GetSource(); {
-	case driver == "blk" && pciPath.MatchString(source):
-		d.pci = source
-	case (driver == "blk" || driver == "mmioblk" || driver == layersDriver) && nodePath.MatchString(source):
-		d.node = source
-	default:
-		return refused("driver " + quoted(driver) + " with source " + quoted(source) + " is not served")
+	driver := st.GetDriver()
+	if driver == layersDriver {
+		driver = driverBlk
 	}
-	if slices.Contains(p.layers, d) {
+	var ok bool
+	if d.disk, ok = s.diskAt(driver, st.GetSource()); !ok {
+		return refused("driver " + quoted(st.GetDriver()) + " with source " + quoted(st.GetSource()) + " is not served")
+	}
+	if slices.ContainsFunc(p.layers, func(o layerDevice) bool { return o.address == d.address && o.partition == d.partition }) {
 		return refused("a layer's device is named twice")
 	}
 	p.layers = append(p.layers, d)
@@ -138,35 +144,31 @@ func (p *plan) layeredImage(served bool) error {
 func (s *Service) openLayers(ctx context.Context, p *plan, dir string) (*Image, error) {
 	var nodes []string
 	for _, d := range p.layers {
-		node, err := d.wait(ctx, "/sys")
+		node, err := s.cfg.Devices.Wait(ctx, d.driver, d.address)
+		if err == nil {
+			node, err = waitForPartition(ctx, "/sys", node, d.partition)
+		}
 		if err != nil {
-			return nil, &Failure{Code: codes.NotFound, Phrase: fmt.Sprintf("layer storage: there is no disk at %s", quoted(d.pci+d.node)), Err: err}
+			return nil, &Failure{Code: codes.NotFound, Phrase: fmt.Sprintf("layer storage: there is no disk at %s", quoted(d.address)), Err: err}
 		}
 		nodes = append(nodes, node)
 	}
 	return s.cfg.Layers.OpenLayers(ctx, p.image, dir, nodes)
 }
 
-// wait returns the node of a device that the host may just have plugged in.
-func (d layerDevice) wait(ctx context.Context, sys string) (string, error) {
-	node := d.node
-	if d.pci != "" {
-		var err error
-		if node, err = waitForPCI(ctx, sys, d.pci); err != nil {
-			return "", err
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, hotplugTime)
+// waitForPartition is partitionOf for a disk that the host may just have plugged in.
+func waitForPartition(ctx context.Context, sys, node string, number int) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, partitionTime)
 	defer cancel()
 	for {
-		found, err := partitionOf(sys, node, d.partition)
+		found, err := partitionOf(sys, node, number)
 		if err == nil {
 			return found, nil
 		}
 		select {
 		case <-ctx.Done():
 			return "", err
-		case <-time.After(hotplugPoll):
+		case <-time.After(partitionPoll):
 		}
 	}
 }
@@ -188,5 +190,5 @@ func partitionOf(sys, node string, number int) (string, error) {
 			return "/dev/" + filepath.Base(filepath.Dir(file)), nil
 		}
 	}
-	return "", fmt.Errorf("disk %s has no partition %d: %w", node, number, errNoDisk)
+	return "", fmt.Errorf("disk %s has no partition %d: %w", node, number, errNoPartition)
 }

@@ -45,12 +45,14 @@ func layered(change func(*kata.CreateContainerRequest)) *kata.CreateContainerReq
 // TestLayerStorages: of what the host says about layers only their places and the image's name are taken.
 func TestLayerStorages(t *testing.T) {
 	type req = kata.CreateContainerRequest
-	s := &Service{cfg: Config{Dir: DefaultDir, Layers: &opensLayers{}}}
+	s := &Service{cfg: Config{Dir: DefaultDir, Layers: &opensLayers{}, Devices: missing{}}}
 	p, err := s.plan(layered(func(*req) {}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []layerDevice{{pci: "02/0a"}, {node: "/dev/vdb", partition: 1}, {node: "/dev/vdb", partition: 2}}
+	want := []layerDevice{
+		{disk: disk{driver: "blk", address: "02/0a"}}, {disk: disk{driver: "mmioblk", address: "/dev/vdb"}, partition: 1}, {disk: disk{driver: "blk", address: "/dev/vdb"}, partition: 2},
+	}
 	if p.image != "registry.example/app:1" || p.pause || !reflect.DeepEqual(p.layers, want) {
 		t.Errorf("got %q, %v, %+v", p.image, p.pause, p.layers)
 	}
@@ -99,7 +101,7 @@ func TestLayerStorages(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", name, err, tt.want)
 		}
 	}
-	if _, err := (&Service{}).plan(layered(func(*req) {})); err == nil || !strings.Contains(err.Error(), "does not take layers") {
+	if _, err := (&Service{cfg: Config{Devices: missing{}}}).plan(layered(func(*req) {})); err == nil || !strings.Contains(err.Error(), "does not take layers") {
 		t.Errorf("where none are served: %v", err)
 	}
 }
@@ -131,7 +133,7 @@ func TestPartitionOf(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := (layerDevice{node: "/dev/vdc"}).wait(ctx, sys); err == nil {
+	if _, err := waitForPartition(ctx, sys, "/dev/vdc", 0); err == nil {
 		t.Error("waited for nothing and got it")
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/casemate/casemate/agent/api/kata"
@@ -30,38 +31,43 @@ var validLink = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$`)
 
 // updateInterface finds an interface by its hardware address and gives it name,
 // addresses and MTU. Loopback belongs to the workload: it is never found.
-func (s *Service) updateInterface(_ context.Context, req *kata.UpdateInterfaceRequest) (*kata.Interface, error) {
+func (s *Service) updateInterface(ctx context.Context, req *kata.UpdateInterfaceRequest) (*kata.Interface, error) {
 	want := req.GetInterface()
 	addresses, err := checkInterface(want)
 	if err != nil {
 		return nil, err
 	}
-	link, err := linkByAddress(want.GetHwAddr())
+	h, err := s.links()
 	if err != nil {
 		return nil, err
 	}
-	if err := netlink.LinkSetDown(link); err != nil {
+	defer h.Close()
+	link, err := s.awaitLink(ctx, h, want)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.LinkSetDown(link); err != nil {
 		return nil, fmt.Errorf("setting interface %s down: %w", link.Attrs().Name, err)
 	}
 	for _, a := range addresses {
-		if err := netlink.AddrReplace(link, a); err != nil {
+		if err := h.AddrReplace(link, a); err != nil {
 			return nil, fmt.Errorf("adding address %s: %w", a.IPNet, err)
 		}
 	}
-	if err := rename(link, want.GetName()); err != nil {
+	if err := rename(h, link, want.GetName()); err != nil {
 		return nil, err
 	}
 	if mtu := want.GetMtu(); mtu > 0 {
-		if err := netlink.LinkSetMTU(link, int(mtu)); err != nil { //nolint:gosec // checked
+		if err := h.LinkSetMTU(link, int(mtu)); err != nil { //nolint:gosec // checked
 			return nil, fmt.Errorf("setting the MTU of %s: %w", want.GetName(), err)
 		}
 	}
 	if want.GetRawFlags()&unix.IFF_NOARP != 0 {
-		if err := netlink.LinkSetARPOff(link); err != nil {
+		if err := h.LinkSetARPOff(link); err != nil {
 			return nil, fmt.Errorf("switching ARP off on %s: %w", want.GetName(), err)
 		}
 	}
-	if err := netlink.LinkSetUp(link); err != nil {
+	if err := h.LinkSetUp(link); err != nil {
 		return nil, fmt.Errorf("setting interface %s up: %w", want.GetName(), err)
 	}
 	return want, nil
@@ -100,14 +106,34 @@ func checkInterface(want *kata.Interface) ([]*netlink.Addr, error) {
 // local reports addresses that never leave the guest, or would catch all of them.
 func local(ip net.IP) bool { return ip.IsLoopback() || ip.IsUnspecified() }
 
+// awaitLink finds an interface by its hardware address, and where the request says on which PCI function it will be waits
+// for that. Which interface is meant stays the hardware address's to say.
+func (s *Service) awaitLink(ctx context.Context, h *netlink.Handle, want *kata.Interface) (netlink.Link, error) {
+	path := want.GetDevicePath()
+	if path == "" || s.cfg.Devices == nil {
+		return linkByAddress(h, want.GetHwAddr())
+	}
+	if err := s.cfg.Devices.Check("net", path); err != nil {
+		return nil, fail(codes.InvalidArgument, "device path %.40q", path)
+	}
+	link, err := linkByAddress(h, want.GetHwAddr())
+	if status.Code(err) != codes.NotFound {
+		return link, err
+	}
+	if _, failed := s.cfg.Devices.Wait(ctx, "net", path); failed != nil {
+		return nil, &Failure{Code: codes.NotFound, Phrase: status.Convert(err).Message(), Err: failed}
+	}
+	return linkByAddress(h, want.GetHwAddr())
+}
+
 // linkByAddress wants exactly the hardware address; the runtimes try again when
 // the device has not come up yet, if the text says so.
-func linkByAddress(text string) (netlink.Link, error) {
+func linkByAddress(h *netlink.Handle, text string) (netlink.Link, error) {
 	mac, err := net.ParseMAC(text)
 	if err != nil {
 		return nil, fail(codes.InvalidArgument, "hardware address %.40q", text)
 	}
-	links, err := netlink.LinkList()
+	links, err := h.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("listing interfaces: %w", err)
 	}
@@ -120,19 +146,19 @@ func linkByAddress(text string) (netlink.Link, error) {
 }
 
 // rename gives link its name; another interface of that name steps aside.
-func rename(link netlink.Link, name string) error {
+func rename(h *netlink.Handle, link netlink.Link, name string) error {
 	old := link.Attrs().Name
 	if old == name {
 		return nil
 	}
-	other, err := netlink.LinkByName(name)
+	other, err := h.LinkByName(name)
 	if err == nil {
 		aside := fmt.Sprintf("tmp%d", other.Attrs().Index)
-		if err := errors.Join(netlink.LinkSetDown(other), netlink.LinkSetName(other, aside)); err != nil {
+		if err := errors.Join(h.LinkSetDown(other), h.LinkSetName(other, aside)); err != nil {
 			return fmt.Errorf("moving interface %s aside: %w", name, err)
 		}
 	}
-	if err := netlink.LinkSetName(link, name); err != nil {
+	if err := h.LinkSetName(link, name); err != nil {
 		return fmt.Errorf("renaming interface %s to %s: %w", old, name, err)
 	}
 	return nil
@@ -145,24 +171,29 @@ func (s *Service) updateRoutes(_ context.Context, req *kata.UpdateRoutesRequest)
 	if len(list) > maxRoutes {
 		return nil, fail(codes.InvalidArgument, "%d routes, at most %d", len(list), maxRoutes)
 	}
+	h, err := s.links()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
 	for _, gateways := range []bool{false, true} {
 		for _, r := range list {
 			if (r.GetGateway() != "") != gateways {
 				continue
 			}
-			route, err := parseRoute(r)
+			route, err := parseRoute(h, r)
 			if err != nil {
 				return nil, err
 			}
-			if err := netlink.RouteReplace(route); err != nil && !errors.Is(err, unix.EEXIST) {
+			if err := h.RouteReplace(route); err != nil && !errors.Is(err, unix.EEXIST) {
 				return nil, fmt.Errorf("adding route to %.60q: %w", r.GetDest(), err)
 			}
 		}
 	}
-	return routes()
+	return routes(h)
 }
 
-func parseRoute(r *kata.Route) (*netlink.Route, error) {
+func parseRoute(h *netlink.Handle, r *kata.Route) (*netlink.Route, error) {
 	bad := func(what, value string) error { return fail(codes.InvalidArgument, "route %s %.60q", what, value) }
 	out := &netlink.Route{Scope: netlink.Scope(r.GetScope()), Protocol: unix.RTPROT_BOOT, Table: unix.RT_TABLE_MAIN, MTU: int(r.GetMtu()), Flags: int(r.GetFlags())}
 	if r.GetScope() > 255 || r.GetMtu() > 1<<16 {
@@ -189,7 +220,7 @@ func parseRoute(r *kata.Route) (*netlink.Route, error) {
 			return nil, bad(a.what, a.text)
 		}
 	}
-	link, err := netlink.LinkByName(r.GetDevice())
+	link, err := h.LinkByName(r.GetDevice())
 	if err != nil || link.Attrs().Flags&net.FlagLoopback != 0 {
 		return nil, bad("device", r.GetDevice())
 	}
@@ -198,18 +229,23 @@ func parseRoute(r *kata.Route) (*netlink.Route, error) {
 }
 
 func (s *Service) listRoutes(context.Context, *kata.ListRoutesRequest) (*kata.Routes, error) {
-	return routes()
+	h, err := s.links()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	return routes(h)
 }
 
-func routes() (*kata.Routes, error) {
+func routes(h *netlink.Handle) (*kata.Routes, error) {
 	out := &kata.Routes{}
 	for family, kind := range map[int]kata.IPFamily{netlink.FAMILY_V4: kata.IPFamily_v4, netlink.FAMILY_V6: kata.IPFamily_v6} {
-		list, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		list, err := h.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 		if err != nil {
 			return nil, fmt.Errorf("listing routes: %w", err)
 		}
 		for _, r := range list {
-			link, err := netlink.LinkByIndex(r.LinkIndex)
+			link, err := h.LinkByIndex(r.LinkIndex)
 			if err != nil {
 				continue // gone meanwhile
 			}
@@ -230,7 +266,12 @@ func routes() (*kata.Routes, error) {
 }
 
 func (s *Service) listInterfaces(context.Context, *kata.ListInterfacesRequest) (*kata.Interfaces, error) {
-	links, err := netlink.LinkList()
+	h, err := s.links()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	links, err := h.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("listing interfaces: %w", err)
 	}
@@ -238,7 +279,7 @@ func (s *Service) listInterfaces(context.Context, *kata.ListInterfacesRequest) (
 	for _, l := range links {
 		a := l.Attrs()
 		one := &kata.Interface{Device: a.Name, Name: a.Name, HwAddr: a.HardwareAddr.String(), Mtu: uint64(a.MTU), Type: l.Type()} //nolint:gosec // kernel's own
-		addresses, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		addresses, err := h.AddrList(l, netlink.FAMILY_ALL)
 		if err != nil {
 			return nil, fmt.Errorf("listing addresses of %s: %w", a.Name, err)
 		}
@@ -261,12 +302,17 @@ func (s *Service) addNeighbors(_ context.Context, req *kata.AddARPNeighborsReque
 	if len(list) > maxNeighbors {
 		return nil, fail(codes.InvalidArgument, "%d neighbours, at most %d", len(list), maxNeighbors)
 	}
+	h, err := s.links()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
 	for _, n := range list {
 		ip := net.ParseIP(n.GetToIPAddress().GetAddress())
 		if ip == nil || local(ip) {
 			return nil, fail(codes.InvalidArgument, "neighbour address %.60q", n.GetToIPAddress().GetAddress())
 		}
-		link, err := netlink.LinkByName(n.GetDevice())
+		link, err := h.LinkByName(n.GetDevice())
 		if err != nil || link.Attrs().Flags&net.FlagLoopback != 0 {
 			return nil, fail(codes.InvalidArgument, "neighbour device %.40q", n.GetDevice())
 		}
@@ -276,7 +322,7 @@ func (s *Service) addNeighbors(_ context.Context, req *kata.AddARPNeighborsReque
 				return nil, fail(codes.InvalidArgument, "neighbour hardware address %.40q", n.GetLladdr())
 			}
 		}
-		if err := netlink.NeighSet(entry); err != nil {
+		if err := h.NeighSet(entry); err != nil {
 			return nil, fmt.Errorf("adding neighbour %s: %w", ip, err)
 		}
 	}

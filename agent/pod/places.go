@@ -90,12 +90,18 @@ func (s *Service) freeForVolume(path string) error {
 }
 
 // checkSources refuses every bind mount whose source is not a copied tree, shared memory or one of the pod's volumes,
-// each as a whole. Package container has the last word on links.
+// those of a peer pod's forwarder among them, each as a whole. Package container has the last word on links.
 func (s *Service) checkSources(mounts []specs.Mount) error {
 	s.volumesMu.Lock()
 	defer s.volumesMu.Unlock()
-	for _, m := range mounts {
+	for i, m := range mounts {
 		if !slices.Contains(m.Options, "bind") && !slices.Contains(m.Options, "rbind") {
+			continue
+		}
+		if s.cloudVolume(m.Source) {
+			if err := checkCloudVolume(&mounts[i]); err != nil {
+				return err
+			}
 			continue
 		}
 		if s.volumes[m.Source] != nil || m.Source == filepath.Join(s.cfg.Dir, "sandbox", "shm") {

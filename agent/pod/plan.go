@@ -26,18 +26,25 @@ const (
 // plan is a CreateContainer request after it has been checked: what is to be made,
 // and nothing that the request could change any more.
 type plan struct {
-	id       string
-	image    string // reference; "" for the pause container
-	pause    bool
-	sharePID bool
-	volumes  []volumeOptions
-	disks    []disk
-	layers   []layerDevice
-	oci      *kata.Spec
-	user     *kata.StringUser // nil unless the user is asked for by name
+	id        string
+	name      string // in the pod's file
+	image     string // reference; "" for the pause container
+	pause     bool
+	sharePID  bool
+	volumes   []volumeOptions
+	disks     []disk
+	layers    []layerDevice
+	functions []function
+	cdi       []string // names of devices
+	shares    []share
+	oci       *kata.Spec
+	user      *kata.StringUser // nil unless the user is asked for by name
 
 	imageProcess specs.Process // once the image is there
 	opened       []*Volume     // once they are open
+	// Once PCI functions are there: their addresses in the guest by those in the host, and the nodes by their paths.
+	addresses map[string]string
+	nodes     map[string]specs.LinuxDevice
 }
 
 func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
@@ -54,28 +61,29 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 	switch {
 	case p.oci == nil || p.oci.GetProcess() == nil || p.oci.GetRoot() == nil || p.oci.GetLinux() == nil:
 		return nil, fail(codes.InvalidArgument, "the request has no process, root or linux section")
-	case len(req.GetSharedMounts()) > 0:
-		return nil, refused("shared-mounts: containers do not share mounts")
 	case req.GetStdinPort() != 0 || req.GetStdoutPort() != 0 || req.GetStderrPort() != 0:
 		return nil, refused("passfd: streams go through requests")
 	case len(req.GetStorages()) > maxStorages:
 		return nil, fail(codes.InvalidArgument, "%d storages, at most %d", len(req.GetStorages()), maxStorages)
 	}
-	var err error
-	if p.disks, err = s.parseDisks(req.GetDevices()); err != nil {
+	if err := s.planDevices(p, req.GetDevices()); err != nil {
+		return nil, err
+	}
+	p.name = containerName(p.oci.GetAnnotations())
+	if err := p.parseShares(req.GetSharedMounts()); err != nil {
 		return nil, err
 	}
 	layered := false
 	for _, st := range req.GetStorages() {
 		if isLayer(st) {
 			layered = true
-			if err := p.parseLayer(st); err != nil {
+			if err := s.parseLayer(p, st); err != nil {
 				return nil, err
 			}
 			continue
 		}
 		switch st.GetDriver() {
-		case driverEphemeral, driverLocal, driverBlk, driverMMIO:
+		case driverEphemeral, driverLocal, driverBlk, driverSCSI, driverMMIO:
 			v, err := s.parseVolume(st)
 			if err != nil {
 				return nil, err
@@ -103,14 +111,28 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 		}
 	}
 	if p.pause {
-		if len(p.disks) > 0 {
-			return nil, refused("devices: the pause container has none")
+		if len(p.disks)+len(p.functions)+len(p.shares) > 0 {
+			return nil, refused("devices: the pause container has none, and no mounts of others")
 		}
-		p.image = ""
+		p.image, p.cdi = "", nil
 	} else if p.image == "" {
 		return nil, refused("image: the root file system is an image that the guest pulls")
 	}
 	return p, nil
+}
+
+// planDevices takes the request's devices apart, and those that its annotations name.
+func (s *Service) planDevices(p *plan, list []*kata.Device) error {
+	functions, rest, err := s.parseFunctions(list)
+	if err != nil {
+		return err
+	}
+	p.functions = functions
+	if p.disks, err = s.parseDisks(rest); err != nil {
+		return err
+	}
+	p.cdi, err = cdiNames(p.oci.GetAnnotations())
+	return err
 }
 
 // isSandbox reads from the metadata that a runtime copies out of the container's

@@ -109,8 +109,8 @@ func (s *Service) fillSandbox(box *sandbox, req *kata.CreateSandboxRequest) erro
 	return s.writeResolver(box, req.GetDns())
 }
 
-// emptyDirectory makes dir an empty directory of this user. What is mounted below
-// it stops the call: nothing else of ours lives there.
+// emptyDirectory makes dir an empty directory of this user, but for a socket in it: a peer pod's forwarder looks for the
+// agent's own there. What is mounted below it stops the call: nothing else of ours lives there.
 func emptyDirectory(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // containers' users walk through
 		return err
@@ -120,6 +120,9 @@ func emptyDirectory(dir string) error {
 		return err
 	}
 	for _, e := range entries {
+		if e.Type() == os.ModeSocket {
+			continue
+		}
 		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
 			return err
 		}

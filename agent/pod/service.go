@@ -67,7 +67,7 @@ func fail(code codes.Code, format string, args ...any) error {
 	return &Failure{Code: code, Phrase: fmt.Sprintf(format, args...)}
 }
 
-// Config is what a Service needs. All but Shutdown, Layers, Volumes, Sized and Encrypted is required.
+// Config is what a Service needs. All but what may be nil is required.
 type Config struct {
 	// Dir holds everything of the pod; see DefaultDir. CreateSandbox empties it.
 	Dir     string
@@ -83,6 +83,13 @@ type Config struct {
 	// Encrypted, when not nil, makes a file system with integrity on all of the block device node, under a key that
 	// ends with it, and mounts it on point. What it returns undoes that.
 	Encrypted func(ctx context.Context, node, point string) (func() error, error)
+	// Devices finds the disks of volumes and interfaces that come late; nil finds none.
+	Devices Devices
+	// CDI describes the devices that annotations name; nil describes none.
+	CDI CDI
+	// NetNS returns the path of the network namespace that the pod lives in, "" for the guest's own; nil is the guest's.
+	// It is asked with every request and comes from measured configuration. With a path the guest is a peer pod's.
+	NetNS func() string
 	// Pause is the program of pause containers, an absolute path to a static binary
 	// that waits and collects its children when it is called as /pause.
 	Pause string
@@ -205,6 +212,7 @@ func handler[R any, P interface {
 // entry is one container, from the moment its id is taken.
 type entry struct {
 	id        string
+	name      string               // in the pod's file, "" where the engine does not say
 	container *container.Container // nil while it is being made
 	streams   *streams
 	sandbox   bool // the pause container

@@ -14,7 +14,7 @@ import (
 // spec turns the request's specification into the one to build from. In protobuf
 // an empty value is an absent one, and absent is what it stays: a limit of 0 is no
 // limit. Package container judges the result.
-func (p *plan) spec(shared namespaces) (*specs.Spec, error) {
+func (p *plan) spec(shared namespaces, net string) (*specs.Spec, error) {
 	l := p.oci.GetLinux()
 	s := &specs.Spec{
 		Version: specs.Version,
@@ -29,7 +29,7 @@ func (p *plan) spec(shared namespaces) (*specs.Spec, error) {
 		},
 	}
 	var err error
-	if s.Linux.Namespaces, err = p.namespaces(shared); err != nil {
+	if s.Linux.Namespaces, err = p.namespaces(shared, net); err != nil {
 		return nil, err
 	}
 	if s.Linux.Seccomp, err = seccomp(l.GetSeccomp()); err != nil {
@@ -42,8 +42,9 @@ func (p *plan) spec(shared namespaces) (*specs.Spec, error) {
 }
 
 // namespaces are the container's own, but for those that the pod shares. Paths in
-// the request are the host's and mean nothing here; the network is the guest's.
-func (p *plan) namespaces(shared namespaces) ([]specs.LinuxNamespace, error) {
+// the request are the host's and mean nothing here; the network is the guest's, or
+// the one in net, the path of the pod's own.
+func (p *plan) namespaces(shared namespaces, net string) ([]specs.LinuxNamespace, error) {
 	list := []specs.LinuxNamespace{
 		{Type: specs.MountNamespace},
 		{Type: specs.IPCNamespace, Path: shared.ipc},
@@ -54,6 +55,11 @@ func (p *plan) namespaces(shared namespaces) ([]specs.LinuxNamespace, error) {
 		pid.Path = shared.pid // "" until a pause container has one to share
 	}
 	list = append(list, pid)
+	own, err := p.netNamespace(net)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, own...)
 	for _, ns := range p.oci.GetLinux().GetNamespaces() {
 		switch ns.GetType() {
 		case "cgroup":

@@ -20,7 +20,8 @@ import (
 const (
 	driverEphemeral = "ephemeral" // a tmpfs of its own
 	driverLocal     = "local"     // a directory of the pod's, on scratch where there is one
-	driverBlk       = "blk"       // a disk of the host's for an emptyDir, by its place on the PCI bus, or
+	driverBlk       = "blk"       // a disk of the host's for an emptyDir, by its place on the PCI bus,
+	driverSCSI      = "scsi"      // by target and unit, or
 	driverMMIO      = "mmioblk"   // by its name
 	// maxVolumes bounds the memory-backed volumes of a pod.
 	maxVolumes = 64
@@ -57,7 +58,7 @@ func (s *Service) parseVolume(st *kata.Storage) (volumeOptions, error) {
 	if o.driver == driverEphemeral && st.GetFstype() != "tmpfs" {
 		return o, refused("file system " + quoted(st.GetFstype()) + " is not served")
 	}
-	if o.driver == driverBlk || o.driver == driverMMIO {
+	if o.driver == driverBlk || o.driver == driverSCSI || o.driver == driverMMIO {
 		if err := s.parseEncrypted(st, &o); err != nil {
 			return o, err
 		}
@@ -86,6 +87,7 @@ func (s *Service) parseEncrypted(st *kata.Storage, o *volumeOptions) error {
 		return fail(codes.PermissionDenied, "CreateContainerRequest is blocked by policy: storage: %s", what)
 	}
 	options := slices.Sorted(slices.Values(st.GetDriverOptions()))
+	at, ok := s.diskAt(o.driver, st.GetSource())
 	switch {
 	case s.cfg.Encrypted == nil:
 		return refused("driver " + quoted(o.driver) + " is not served")
@@ -93,13 +95,10 @@ func (s *Service) parseEncrypted(st *kata.Storage, o *volumeOptions) error {
 		return refused("a disk is served as a new, encrypted file system alone")
 	case st.GetFstype() != "ext4":
 		return refused("file system " + quoted(st.GetFstype()) + " is not served")
-	case o.driver == driverBlk && pciPath.MatchString(st.GetSource()):
-		o.disk.pci = st.GetSource()
-	case o.driver == driverMMIO && nodePath.MatchString(st.GetSource()):
-		o.disk.node = st.GetSource()
-	default:
+	case !ok:
 		return refused("disk " + quoted(st.GetSource()) + " has a place that is not served")
 	}
+	o.disk = at
 	return nil
 }
 

@@ -14,7 +14,10 @@ import (
 func TestReplay(t *testing.T) {
 	total := 0
 	for _, s := range replay.Stacks() {
-		for name, steps := range map[string][]replay.Step{"life": s.Life(), "attacks": s.Attacks()} {
+		for name, steps := range map[string][]replay.Step{
+			"life": s.Life(), "attacks": s.Attacks(), "peer": replay.Forward(s.Life()), "peer attacks": s.PeerAttacks(),
+			"forwarded attacks": replay.Forward(s.Attacks()), "peer on disk": replay.Forward(replay.OnDisk(s.Life())),
+		} {
 			total += len(steps)
 			t.Run(s.String()+"/"+name+"/built-in", func(t *testing.T) {
 				p := builtIn(t)

@@ -197,7 +197,7 @@ func (h *mappedLayer) close() error {
 		last := len(h.undo) - 1
 		err := h.undo[last]()
 		if errors.Is(err, unix.EBUSY) && time.Now().Before(end) {
-			time.Sleep(diskPoll)
+			time.Sleep(unmountPoll)
 			continue
 		}
 		if err != nil {

@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/casemate/casemate/agent"
+	"github.com/casemate/casemate/agent/cdi"
 	"github.com/casemate/casemate/agent/container"
+	"github.com/casemate/casemate/agent/hotplug"
 	"github.com/casemate/casemate/agent/pod"
 	"github.com/casemate/casemate/cmd/internal/version"
 )
@@ -20,6 +23,9 @@ import (
 const (
 	podState = "/run/casemate/pod"
 	podStore = "/run/casemate/image"
+	// hotplugTime is how long a device that was added for a request may take to show up. kata's agent waits for three
+	// seconds, beside a system that is set up by then.
+	hotplugTime = 5 * time.Second
 )
 
 // podConfig is what differs between a service and the machine's first process.
@@ -59,7 +65,7 @@ func openPod(c podConfig) (*podParts, error) {
 	parts := &podParts{runtime: runtime, images: newPodImages(podStore), volumes: new(podVolumes)}
 	images := parts.images
 	parts.service, err = pod.New(pod.Config{
-		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Layers: images, Volumes: parts.volumes, Sized: parts.scratch.sized, Encrypted: parts.volumes.encrypted, Admit: images.admit, NoLogs: images.noLogs, Begun: agent.Begun, Starting: images.starting,
+		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Layers: images, Volumes: parts.volumes, Devices: hotplug.New(hotplugTime), CDI: cdi.New(cdi.Dirs()), NetNS: images.netNS, Sized: parts.scratch.sized, Encrypted: parts.volumes.encrypted, Admit: images.admit, NoLogs: images.noLogs, Begun: agent.Begun, Starting: images.starting,
 		Pause: program, Version: version.Number, Init: c.init, Shutdown: c.shutdown, Log: c.log,
 	})
 	if err != nil {
@@ -84,6 +90,9 @@ func (p *podImages) admit(image, requested *specs.Process) error {
 
 // noLogs is asked after a request was let in, when the machine is known.
 func (p *podImages) noLogs() bool { return p.m.rego == nil && p.m.conf.Agent.Strict }
+
+// netNS is where configuration has the pod's network. It is asked after the door has opened.
+func (p *podImages) netNS() string { return p.m.conf.PodNetNS }
 
 // starting records a container before it runs. It is called for one whose image was opened, so the machine is known.
 func (p *podImages) starting(s pod.Start) error {

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/casemate/casemate/agent/hotplug"
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
 	"github.com/casemate/casemate/storage"
 	"github.com/casemate/casemate/storage/devmapper"
@@ -26,9 +27,9 @@ const (
 	scratchLock  = "/run/casemate/scratch.lock"
 	// diskTime is how long a disk may take to show up: its driver may still be probing it.
 	diskTime = 10 * time.Second
-	diskPoll = 50 * time.Millisecond
 	// unmountTime: the kernel lets go of a container's mounts a moment after its last process has gone.
 	unmountTime = 5 * time.Second
+	unmountPoll = 50 * time.Millisecond
 )
 
 // place is a directory that is to lie on scratch.
@@ -181,7 +182,7 @@ func (s *scratch) undo() error {
 
 // closeMounted closes what the kernel may hold on to for a moment.
 func closeMounted(o interface{ Close() error }) error {
-	for end := time.Now().Add(unmountTime); ; time.Sleep(diskPoll) {
+	for end := time.Now().Add(unmountTime); ; time.Sleep(unmountPoll) {
 		if err := o.Close(); !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
 			return err
 		}
@@ -194,17 +195,11 @@ func waitForDisk(ctx context.Context, name string) (string, error) {
 	if !ok {
 		return name, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, diskTime)
-	defer cancel()
-	for {
-		device, err := storage.FindSerial(serial)
-		if !errors.Is(err, storage.ErrNoDisk) {
-			return device, err
+	return hotplug.New(diskTime).Until(ctx, "block", func() (string, error) {
+		node, err := storage.FindSerial(serial)
+		if errors.Is(err, storage.ErrNoDisk) {
+			err = fmt.Errorf("%w: %w", hotplug.ErrAbsent, err)
 		}
-		select {
-		case <-ctx.Done():
-			return "", err
-		case <-time.After(diskPoll):
-		}
-	}
+		return node, err
+	})
 }

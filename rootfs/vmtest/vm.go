@@ -50,8 +50,10 @@ type Config struct {
 	MAC       string        // hardware address of a network card, "" for none: the host's loopback is 10.0.2.2 there
 	MemoryMiB int           // 256 if 0
 	TimeLimit time.Duration // the machine is killed after that; 60 s if 0
+	Hotplug   bool          // disks can be plugged in while it runs: there are an empty PCI port and a SCSI controller
 
-	vars string // OVMF's variables, a copy
+	vars    string // OVMF's variables, a copy
+	monitor string // QEMU's socket for commands; "" for none
 }
 
 // VM is a running machine.
@@ -90,6 +92,7 @@ func Boot(ctx context.Context, c Config) (*VM, error) {
 	if vm.device, err = vsockdev.Start(ctx, dir, guestCID); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting a machine: %w", err), os.RemoveAll(dir))
 	}
+	c.monitor = filepath.Join(dir, monitorSocket)
 	if err := vm.firmware(ctx, &c); err != nil {
 		return nil, errors.Join(fmt.Errorf("starting a machine: %w", err), vm.release())
 	}
@@ -150,6 +153,9 @@ func arguments(c Config, socket string) []string {
 			mode = ",readonly=on"
 		}
 		args = append(args, "-drive", "if=none,format=raw,cache=unsafe,id="+id+",file="+disk+mode, "-device", "virtio-blk-pci,drive="+id+",serial="+id)
+	}
+	if c.Hotplug {
+		args = append(args, plugArguments(c.monitor)...)
 	}
 	return args
 }

@@ -65,6 +65,23 @@ grant = "kbs:///pod/grant/data"
 // bootWithVolume boots a guest with a disk and runs it up to its sandbox. It returns the disk as kata names it.
 func bootWithVolume(t *testing.T, ctx context.Context, disk, text string) (*podMachine, *kata.Device) {
 	t.Helper()
+	m := podWith(t, ctx, Config{Disks: []string{disk}, MAC: cardMAC}, volumeFiles(t, text))
+	var out bytes.Buffer
+	code, err := m.vm.Run(ctx, remote.Request{Run: "busybox", Args: []string{"readlink", "-f", "/sys/block/vda/device"}, Seconds: 60}, &out)
+	if err != nil || code != 0 {
+		t.Fatalf("looking for the disk: exit code %d, %v", code, err)
+	}
+	function := filepath.Base(filepath.Dir(strings.TrimSpace(out.String()))) // 0000:00:03.0
+	slot, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(function, "0000:00:"), ".0"), 16, 8)
+	if err != nil {
+		t.Fatalf("the disk is at %q", function)
+	}
+	return m, &kata.Device{Id: fmt.Sprintf("%02x", slot), Type: "blk", ContainerPath: volumeDevice}
+}
+
+// volumeFiles are a guest's, whose measured configuration ends with text.
+func volumeFiles(t *testing.T, text string) []File {
+	t.Helper()
 	rego := tenantPolicy()
 	for _, command := range []string{writeCommand, readCommand} {
 		rego += fmt.Sprintf("\nCreateContainerRequest if input.OCI.Process.Args == [\"/bin/sh\", \"-c\", %q]\n", command)
@@ -75,7 +92,13 @@ func bootWithVolume(t *testing.T, ctx context.Context, disk, text string) (*podM
 			files[i].Text += text
 		}
 	}
-	vm := bootWith(t, ctx, Config{Disks: []string{disk}, MAC: cardMAC}, files...)
+	return files
+}
+
+// podWith boots a guest and runs it up to its pause container.
+func podWith(t *testing.T, ctx context.Context, c Config, files []File) *podMachine {
+	t.Helper()
+	vm := bootWith(t, ctx, c, files...)
 	if _, err := vm.Console.Expect(ctx, "casemate: open: "); err != nil {
 		t.Fatal(err)
 	}
@@ -84,17 +107,7 @@ func bootWithVolume(t *testing.T, ctx context.Context, disk, text string) (*podM
 	m.makeSandbox(t, ctx)
 	m.network(t, ctx)
 	m.makePause(t, ctx)
-	var out bytes.Buffer
-	code, err := vm.Run(ctx, remote.Request{Run: "busybox", Args: []string{"readlink", "-f", "/sys/block/vda/device"}, Seconds: 60}, &out)
-	if err != nil || code != 0 {
-		t.Fatalf("looking for the disk: exit code %d, %v", code, err)
-	}
-	function := filepath.Base(filepath.Dir(strings.TrimSpace(out.String()))) // 0000:00:03.0
-	slot, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(function, "0000:00:"), ".0"), 16, 8)
-	if err != nil {
-		t.Fatalf("the disk is at %q", function)
-	}
-	return m, &kata.Device{Id: fmt.Sprintf("%02x", slot), Type: "blk", ContainerPath: volumeDevice}
+	return m
 }
 
 // withVolume adds a block device to a request as kata's runtime does.

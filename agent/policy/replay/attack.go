@@ -102,19 +102,23 @@ func (s Stack) createAttacks(q *sequence, c *container) {
 		"a mount from its neighbour": func(m *create) {
 			m.SharedMounts = []*kata.SharedMount{{Name: "x", SrcCtr: "a", SrcPath: "/", DstCtr: "b", DstPath: "/x"}}
 		},
-		"a second image":               func(m *create) { m.Storages = append(m.Storages, m.Storages[0]) },
-		"no image":                     func(m *create) { m.Storages = nil },
-		"a disk":                       func(m *create) { m.Storages = append(m.Storages, disk("/run/kata-containers/sandbox/storage/x")) },
-		"the host's files":             func(m *create) { m.Storages = append(m.Storages, virtiofs()) },
-		"the guest's root":             mount("/host", "/", "bind", "rbind"),
-		"the key service's socket":     mount("/run/cdh.sock", "/run/confidential-containers/cdh.sock", "bind", "rbind"),
-		"configfs":                     mount("/sys/kernel/config", "configfs", "configfs"),
-		"a file over its program":      mount("/app", s.Copied(id, "/etc/hosts"), "bind", "rbind"),
-		"a file over its libraries":    mount("/usr/lib", s.Copied(id, "/usr/lib"), "bind", "rbind"),
-		"hosts from the guest":         mount("/etc/hosts", "/etc/casemate/casemate.toml", "bind", "rbind"),
-		"hosts by a parent":            mount("/etc/hosts", Shared+id+"-0123456789abcdef-x/../../../../../etc/hosts", "bind", "rbind"),
-		"a token from its neighbour":   mount(serviceAccount, "/run/kata-containers/"+s.ID("plain")+"/rootfs/serviceaccount", "bind", "rbind"),
-		"the sandbox's own annotation": func(m *create) { m.OCI.Annotations = s.annotations(m.ContainerId, "POD", "") },
+		"a PCI function": func(m *create) {
+			m.Devices = []*kata.Device{{Type: "vfio-pci-gk", Id: "vfio0", ContainerPath: "/dev/vfio/12", Options: []string{"0000:3b:00.0=02/00"}}}
+		},
+		"a device that an annotation names": func(m *create) { m.OCI.Annotations["cdi.k8s.io/vfio12.0"] = "nvidia.com/gpu=0" },
+		"a second image":                    func(m *create) { m.Storages = append(m.Storages, m.Storages[0]) },
+		"no image":                          func(m *create) { m.Storages = nil },
+		"a disk":                            func(m *create) { m.Storages = append(m.Storages, disk("/run/kata-containers/sandbox/storage/x")) },
+		"the host's files":                  func(m *create) { m.Storages = append(m.Storages, virtiofs()) },
+		"the guest's root":                  mount("/host", "/", "bind", "rbind"),
+		"the key service's socket":          mount("/run/cdh.sock", "/run/confidential-containers/cdh.sock", "bind", "rbind"),
+		"configfs":                          mount("/sys/kernel/config", "configfs", "configfs"),
+		"a file over its program":           mount("/app", s.Copied(id, "/etc/hosts"), "bind", "rbind"),
+		"a file over its libraries":         mount("/usr/lib", s.Copied(id, "/usr/lib"), "bind", "rbind"),
+		"hosts from the guest":              mount("/etc/hosts", "/etc/casemate/casemate.toml", "bind", "rbind"),
+		"hosts by a parent":                 mount("/etc/hosts", Shared+id+"-0123456789abcdef-x/../../../../../etc/hosts", "bind", "rbind"),
+		"a token from its neighbour":        mount(serviceAccount, "/run/kata-containers/"+s.ID("plain")+"/rootfs/serviceaccount", "bind", "rbind"),
+		"the sandbox's own annotation":      func(m *create) { m.OCI.Annotations = s.annotations(m.ContainerId, "POD", "") },
 	}, func(name string, f func(*create)) { q.neither(c.name+" with "+name, s.changed(s.create(c, ""), f)) })
 	q.neither("no OCI part", &create{ContainerId: id})
 }

@@ -17,4 +17,5 @@
 //   - process.go, spec.go: the OCI part
 //   - request.go: the other requests
 //   - life.go, attack.go: sequences with their verdicts
+//   - peer.go: the same as a peer pod's forwarder passes them on
 package replay

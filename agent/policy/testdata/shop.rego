@@ -71,10 +71,12 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": key, "
 	given := [input.sandbox_pidns, input.devices, input.shared_mounts, input.string_user, input.OCI.Linux.Sysctl, input.OCI.Linux.Devices]
 	given == [false, [], [], null, {}, []]
 	hookless
+	every name, _ in input.OCI.Annotations {
+		not startswith(name, "cdi.k8s.io/")
+	}
 	input.OCI.Linux.RootfsPropagation in {"", "rprivate"}
 	every n in input.OCI.Linux.Namespaces {
-		n.Path == ""
-		n.Type in {"pid", "ipc", "uts", "mount", "cgroup"}
+		namespace(n)
 	}
 	[s.source | some s in input.storages; s.driver == "image_guest_pull"] == [want.image]
 	every s in input.storages {
@@ -84,6 +86,14 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": key, "
 		mount(want, m)
 	}
 }
+
+namespace(n) if {
+	n.Path == ""
+	n.Type in {"pid", "ipc", "uts", "mount", "cgroup"}
+}
+
+# As a peer pod.
+namespace(n) if [n.Type, n.Path] == ["network", "/run/netns/podns"]
 
 annotated(want) if {
 	kinds := {input.OCI.Annotations[k] | some k in ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"]}
@@ -149,6 +159,12 @@ mount(want, m) if {
 mount(want, m) if {
 	want.scratch
 	[m.destination, m.type_, m.source] == ["/data", "bind", "/run/kata-containers/sandbox/ephemeral/scratch"]
+}
+
+# As a peer pod, where a disk may stand in for memory.
+mount(want, m) if {
+	want.scratch
+	[m.destination, m.type_, m.source] == ["/data", "bind", "/run/cloud-volumes/scratch"]
 }
 
 ExecProcessRequest if {

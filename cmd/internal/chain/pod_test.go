@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,12 +51,19 @@ ExecProcessRequest if input.process.Args == ["/bin/busybox", "true"]
 // agentGuest is a running agent of a guest that was launched with some initdata.
 type agentGuest struct {
 	kata.TTRPCAgentServiceService
+	pid   int // of unshare, or of what it has become
 	ended chan error
 }
 
 // agent starts the kata agent as the host's shim finds it, in a mount namespace
 // with a /run of its own.
 func (w *world) agent(t *testing.T, d fixture.InitData) *agentGuest {
+	t.Helper()
+	return w.agentUnder(t, d, []string{"--mount", "--propagation", "private"}, `mount -t tmpfs run /run && exec "$0" "$@"`)
+}
+
+// agentUnder starts it by a script in namespaces of its own.
+func (w *world) agentUnder(t *testing.T, d fixture.InitData, namespaces []string, script string) *agentGuest {
 	t.Helper()
 	if err := w.chip.Launch(strings.Repeat(measurement, 48), d.HostData); err != nil {
 		t.Fatal(err)
@@ -64,14 +72,15 @@ func (w *world) agent(t *testing.T, d fixture.InitData) *agentGuest {
 	if err := fixture.GuestConfig(config, w.chip, d.File, w.registry.Addr, "/run/casemate/image"); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", `mount -t tmpfs run /run && exec "$0" "$@"`,
-		program("casemate-testsnp"), "agent", "--config", config, "--listen", "unix://"+socket)
+	cmd := exec.Command("unshare", slices.Concat(namespaces, []string{
+		"sh", "-c", script, program("casemate-testsnp"), "agent", "--config", config, "--listen", "unix://" + socket,
+	})...)
 	var log strings.Builder
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	g := &agentGuest{ended: make(chan error, 1)}
+	g := &agentGuest{pid: cmd.Process.Pid, ended: make(chan error, 1)}
 	go func() { g.ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(unix.SIGTERM)

@@ -32,7 +32,7 @@ func TestReplay(t *testing.T) {
 	}
 	total := 0
 	for _, s := range replay.Stacks() {
-		for name, steps := range map[string][]replay.Step{"life": s.Life(), "attacks": s.Attacks()} {
+		for name, steps := range map[string][]replay.Step{"life": s.Life(), "attacks": s.Attacks(), "peer": replay.Forward(s.Life()), "forwarded attacks": replay.Forward(s.Attacks())} {
 			total += len(steps)
 			t.Run(s.String()+"/"+name, func(t *testing.T) {
 				p := load(t, generated)
@@ -66,7 +66,7 @@ func TestExplain(t *testing.T) {
 		"exec with another directory":         {"surroundings_of", "process.Cwd", `"/data"`, `"/srv"`},
 		"copy over the agent":                 {"in_shared", "path", `"/usr/bin/kata-agent"`, ""},
 		"sandbox with kernel module":          {"CreateSandboxRequest", "kernel_modules", "count: 1", "0"},
-		"app with a host's path as namespace": {"confined", "OCI.Linux.Namespaces[0].Path", `"/proc/1/ns/ipc"`, `""`},
+		"app with a host's path as namespace": {"allowed_namespace", "OCI.Linux.Namespaces[0].Path", `"/proc/1/ns/ipc"`, `""`},
 		"app with no word on capabilities":    {"confined", "OCI.Process.Capabilities", "null", "true"},
 	}
 	for _, step := range replay.Stacks()[0].Attacks() {

@@ -155,7 +155,7 @@ storage_of(storage) if {
 
 # An emptyDir on a disk of its own, which the guest encrypts.
 storage_of(storage) if {
-	storage.driver in {"blk", "mmioblk"}
+	storage.driver in {"blk", "scsi", "mmioblk"}
 	{option | some option in storage.driver_options} == {"create_filesystem", "encryption_key=ephemeral"}
 	regex.match(`^/run/kata-containers/sandbox/storage/[A-Za-z0-9_=-]+$`, storage.mount_point)
 }
@@ -247,6 +247,9 @@ confined(capabilities, devices) if {
 		device.Path in devices
 		device.Type == "b"
 	}
+	every key, _ in input.OCI.Annotations {
+		not startswith(key, "cdi.k8s.io/")
+	}
 	input.OCI.Linux.RootfsPropagation in {"", "private", "rprivate", "slave", "rslave"}
 	every set in ["Bounding", "Effective", "Inheritable", "Permitted", "Ambient"] {
 		every capability in input.OCI.Process.Capabilities[set] {
@@ -254,10 +257,17 @@ confined(capabilities, devices) if {
 		}
 	}
 	every namespace in input.OCI.Linux.Namespaces {
-		namespace.Path == ""
-		namespace.Type in {"mount", "ipc", "pid", "uts", "network", "cgroup"}
+		allowed_namespace(namespace)
 	}
 }
+
+allowed_namespace(namespace) if {
+	namespace.Path == ""
+	namespace.Type in {"mount", "ipc", "pid", "uts", "network", "cgroup"}
+}
+
+# A peer pod's forwarder names the pod's network, which the guest compares with the one that it was measured with.
+allowed_namespace(namespace) if namespace.Type == "network"
 
 no_hooks if is_null(input.OCI.Hooks)
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -57,6 +58,11 @@ type Measured struct {
 	// Credentials are secrets that the data hub writes to files before it serves.
 	Credentials []Credential `toml:"credentials"`
 	TestSNP     TestSNP      `toml:"testsnp"`
+
+	// PodNetNS is the path of the network namespace that a peer pod's containers live in and its network is set up in.
+	// Another program of the measured root keeps it; with it, volumes below /run/cloud-volumes may be mounted where
+	// the tenant's policy says so. Empty is the guest's own network.
+	PodNetNS string `toml:"pod_netns"`
 
 	Scratch Scratch `toml:"scratch"`
 	Disk    Disk    `toml:"disk"`
@@ -215,6 +221,9 @@ func (m Measured) check() error {
 	if m.Image.Policy != "" && m.Image.PolicyURI != "" {
 		return errors.New("image.policy and image.policy_uri: want one of them")
 	}
+	if m.PodNetNS != "" && (!path.IsAbs(m.PodNetNS) || path.Clean(m.PodNetNS) != m.PodNetNS) {
+		return fmt.Errorf("pod_netns %q: want a clean absolute path", m.PodNetNS)
+	}
 	if m.TEE != "" {
 		if _, err := evidence.ParseTEE(string(m.TEE)); err != nil {
 			return fmt.Errorf("tee: %w", err)
@@ -292,7 +301,7 @@ func (m Measured) Weaknesses() []string {
 // not about the tenant's workload.
 func (m Measured) tenantOnly() error {
 	for key, set := range map[string]bool{
-		"tee": m.TEE != "", "devices": len(m.Devices) > 0, "initdata": m.InitData != "", "image.store": m.Image.Store != "", "scratch": m.Scratch != Scratch{},
+		"tee": m.TEE != "", "devices": len(m.Devices) > 0, "initdata": m.InitData != "", "image.store": m.Image.Store != "", "pod_netns": m.PodNetNS != "", "scratch": m.Scratch != Scratch{},
 		"keyprovider.listen": m.KeyProvider.Listen != "", "testsnp.dir": m.TestSNP.Dir != "",
 		"services.attestation_agent": m.Services.AttestationAgent != "", "services.data_hub": m.Services.DataHub != "",
 		"services.rest": m.Services.REST != "", "services.rest_features": m.Services.RESTFeatures != "",
