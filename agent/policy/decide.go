@@ -63,7 +63,7 @@ func (p *Policy) Decide(ctx context.Context, request string, msg proto.Message) 
 		p.denied(e, err)
 		return nil, p.opening(msg, err)
 	}
-	p.remember(msg)
+	p.learn(msg)
 	if len(ops) == 0 {
 		return stateless{}, nil
 	}
