@@ -69,7 +69,7 @@ func (p *Policy) Decide(ctx context.Context, request string, msg proto.Message) 
 		p.denied(e, err)
 		return nil, p.opening(msg, err)
 	}
-	p.noteName(msg)
+	p.learn(msg)
 	if len(ops) == 0 {
 		p.remember(key)
 		return stateless{}, nil

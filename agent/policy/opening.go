@@ -49,8 +49,8 @@ func (p *Policy) opening(msg proto.Message, err error) error {
 	return reason(d.Reason.Code, d.Reason.Phrase+"; for a probe or hook: casemate-build agent-policy POD.yaml -o policy.rego --exec "+argument)
 }
 
-// noteName keeps under which name an allowed request creates a container. The caller has the turn.
-func (p *Policy) noteName(msg proto.Message) {
+// learn keeps under which name an allowed request creates a container. The caller has the turn.
+func (p *Policy) learn(msg proto.Message) {
 	switch m := msg.(type) {
 	case *kata.CreateContainerRequest:
 		for _, key := range []string{"io.kubernetes.cri.container-name", "io.kubernetes.container.name"} {
