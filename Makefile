@@ -24,7 +24,7 @@ SYSROOT := build/musl
 ARCHDIR := $(shell gcc -dumpmachine)
 MUSL    := CGO_ENABLED=1 CC=$(CC_MUSL) CGO_CFLAGS="-O2 -idirafter $(CURDIR)/$(SYSROOT)/include" CGO_LDFLAGS="-L$(CURDIR)/$(SYSROOT)/lib"
 # Code that no container waits for is not inlined: 2 MB less to trust and to map.
-COLD    := github.com/open-policy-agent github.com/lestrrat-go github.com/vektah github.com/cloudflare github.com/opencontainers \
+COLD    := github.com/lestrrat-go github.com/vektah github.com/cloudflare github.com/opencontainers \
 	github.com/ProtonMail github.com/vishvananda github.com/google/go-containerregistry github.com/docker github.com/mdlayher \
 	github.com/containerd github.com/coreos github.com/godbus github.com/cilium google.golang.org/protobuf google.golang.org/grpc go.yaml.in/yaml \
 	github.com/go-json-experiment github.com/google/go-tpm golang.org/x/net golang.org/x/text github.com/BurntSushi github.com/gobwas net/http
