@@ -23,6 +23,7 @@ const (
 	connectionsMax = 16 // a runtime uses one or two; 16 with frames.MaxPending each fit a 256 MiB guest
 	stopTimeout    = 3 * time.Second
 	answerPoll     = 2 * time.Millisecond
+	lingerTime     = 500 * time.Millisecond
 )
 
 // Config is what a [Server] needs. All of it but Handlers is required.
@@ -129,6 +130,7 @@ func (s *Server) stop(cancel context.CancelFunc) {
 	// The library takes a connection for idle while its first request is being handled, and would cut it off:
 	// DestroySandbox, which ends the server, would not be answered.
 	s.answered(grace)
+	s.finish(grace)
 	_ = s.ttrpc.Shutdown(grace) // its only error is the end of the grace period, which is dealt with here
 	cancel()
 	s.mu.Lock()
@@ -139,6 +141,27 @@ func (s *Server) stop(cancel context.CancelFunc) {
 		c.Shut()
 	}
 	s.gone.Wait()
+}
+
+// finish lets the peers close first. Behind a vsock an answer that was written is not yet delivered, and a machine that
+// is switched off loses it.
+func (s *Server) finish(ctx context.Context) {
+	ctx, done := context.WithTimeout(ctx, lingerTime)
+	defer done()
+	s.mu.Lock()
+	for c := range s.conns {
+		c.Finish()
+	}
+	s.mu.Unlock()
+	for s.connected() > 0 && ctx.Err() == nil {
+		time.Sleep(answerPoll)
+	}
+}
+
+func (s *Server) connected() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
 }
 
 // answered waits until no request is without its answer, or ctx ends.

@@ -217,6 +217,52 @@ func TestTheRequestThatEndsTheServerIsAnswered(t *testing.T) {
 	}
 }
 
+// TestTheServerClosesLast: a peer reads the end of the stream before the server lets go of the connection, and one that
+// does not close is not waited for long.
+func TestTheServerClosesLast(t *testing.T) {
+	for _, closes := range []bool{true, false} {
+		s, err := NewServer(Config{Version: "1", Door: new(Door), Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		address, err := ParseAddress("unix://" + filepath.Join(t.TempDir(), "agent.sock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := address.Listen(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, end := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(ctx, l) }()
+		c := dial(t, l.Addr().String())
+		mustWrite(t, c, frame(t, 1, frameRequest, "grpc.Health", "Check"))
+		if _, err := io.ReadFull(c, make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		end()
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Errorf("the stream ended with %v", err)
+		}
+		select {
+		case <-served:
+			t.Error("the server did not wait for its peer")
+		case <-time.After(20 * time.Millisecond):
+		}
+		if closes {
+			_ = c.Close()
+		}
+		started := time.Now()
+		if err := <-served; err != nil {
+			t.Errorf("serving ended with %v", err)
+		}
+		if took := time.Since(started); closes && took > lingerTime/2 || took > 2*lingerTime {
+			t.Errorf("closes %v: the server waited for %v", closes, took)
+		}
+	}
+}
+
 func TestClientDeadlineEndsTheHandler(t *testing.T) {
 	ended := make(chan error, 1)
 	c := client(t, startServer(t, new(Door), unguarded, waiting(ended)))

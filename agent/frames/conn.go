@@ -276,6 +276,14 @@ func (c *Conn) release(id uint32) {
 	}
 }
 
+// Finish says to the peer that nothing more is answered. It is for a peer whose requests are: what is answered later is
+// lost. The connection ends when the peer closes it.
+func (c *Conn) Finish() {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // of one that is gone already there is nothing to wait for
+	}
+}
+
 // Shut ends the connection without waiting for the library to let go of it.
 func (c *Conn) Shut() {
 	c.cancel()
