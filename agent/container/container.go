@@ -141,7 +141,11 @@ func (c *Container) signalAll(sig unix.Signal) error {
 		return fmt.Errorf("reading freezer of container %s: %w", c.id, err)
 	}
 	if before != cgroups.Frozen {
-		if err := c.group.Freeze(cgroups.Frozen); err != nil {
+		err := c.group.Freeze(cgroups.Frozen)
+		if err != nil && sig == unix.SIGKILL {
+			return c.killUnfrozen()
+		}
+		if err != nil {
 			return fmt.Errorf("freezing container %s: %w", c.id, err)
 		}
 	}
@@ -155,6 +159,28 @@ func (c *Container) signalAll(sig unix.Signal) error {
 		return err
 	}
 	return errors.Join(err, c.thaw())
+}
+
+// killUnfrozen is for a freezer that gives up, as that of cgroup v1 does when the machine is busy. Who has been killed
+// starts nobody any more, so what is left after some rounds is faster than they are.
+func (c *Container) killUnfrozen() error {
+	const rounds, pause = 100, 10 * time.Millisecond
+	for range rounds {
+		pids, err := groupPids(c.group)
+		if err != nil || len(pids) == 0 {
+			return errors.Join(err, c.thaw())
+		}
+		for _, pid := range pids {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
+				return fmt.Errorf("killing process %d of container %s: %w", pid, c.id, err)
+			}
+		}
+		if err := c.thaw(); err != nil { // it may have stopped halfway
+			return err
+		}
+		time.Sleep(pause)
+	}
+	return fmt.Errorf("killing container %s: it starts processes faster than they are killed", c.id)
 }
 
 func (c *Container) thaw() error {

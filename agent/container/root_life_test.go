@@ -56,6 +56,19 @@ func TestSignals(t *testing.T) {
 		out.await(t, "first")
 		out.await(t, "second")
 	})
+	t.Run("kill all without a freezer", func(t *testing.T) {
+		c, out, _ := start(t, rt, "sig-unfrozen", sh(t, "echo ready; while :; do sleep 1000 & sleep 0.01; done"), nil)
+		out.await(t, "ready")
+		if err := c.killUnfrozen(); err != nil {
+			t.Fatal(err)
+		}
+		if exit, err := c.Wait(ctx); err != nil || exit.Code != 137 {
+			t.Errorf("%+v %v", exit, err)
+		}
+		if pids, err := c.Pids(); err != nil || len(pids) != 0 {
+			t.Errorf("%v are left, %v", pids, err)
+		}
+	})
 	t.Run("kill before start", func(t *testing.T) {
 		c, err := rt.Create(ctx, "sig-early", sh(t, "echo never"), Stdio{})
 		if err != nil {

@@ -30,6 +30,7 @@ import (
 	"github.com/casemate/casemate/agent"
 	"github.com/casemate/casemate/agent/api/kata"
 	"github.com/casemate/casemate/agent/container"
+	"github.com/casemate/casemate/agent/hotplug"
 	"github.com/casemate/casemate/agent/pod"
 	"github.com/casemate/casemate/imagepull"
 )
@@ -170,7 +171,7 @@ func buildGuest(t *testing.T, policy agent.Policy, other pod.Images, admit func(
 		other = g.images
 	}
 	config := pod.Config{
-		Dir: g.dir, Runtime: runtime, Images: other, Pause: program, Version: "4.1.0", Log: log, Begun: agent.Begun, Admit: admit, NoLogs: g.noLogs.Load, Starting: g.announce, Sized: sizedInMemory, Encrypted: encryptedInMemory,
+		Dir: g.dir, Runtime: runtime, Images: other, Pause: program, Version: "4.1.0", Log: log, Begun: agent.Begun, Admit: admit, NoLogs: g.noLogs.Load, Starting: g.announce, Sized: sizedInMemory, Encrypted: encryptedInMemory, Devices: namedDisks{},
 		Shutdown: func() { once.Do(func() { close(g.down) }) },
 	}
 	for _, f := range change {
@@ -197,6 +198,17 @@ func sizedInMemory(size int64, point string) error {
 		return fmt.Errorf("making a file system: %w", unix.ENOSPC)
 	}
 	return unix.Mount("sized", point, "tmpfs", 0, fmt.Sprintf("size=%d", size))
+}
+
+// namedDisks are wherever a request says, if a guest could have a disk there.
+type namedDisks struct{}
+
+func (namedDisks) Check(driver, address string) error { return hotplug.Check(driver, address) }
+
+func (namedDisks) Wait(_ context.Context, _, address string) (string, error) { return address, nil }
+
+func (namedDisks) Bind(context.Context, []string) (specs.LinuxDevice, error) {
+	return specs.LinuxDevice{}, hotplug.ErrAbsent
 }
 
 // encryptedInMemory stands in for an encrypted disk of 1 MiB.

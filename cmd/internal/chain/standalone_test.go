@@ -229,7 +229,8 @@ func TestStandalone(t *testing.T) {
 		}
 		t.Errorf("logs of %s: got %.500q, %v, want %q", name, out, err, want)
 	}
-	logs("web", fmt.Sprintf("web here canary word 7 %d\n", nameservers(t)))
+	line := fmt.Sprintf("web here canary word 7 %d\n", nameservers(t)) // its handler is set by then
+	logs("web", line)
 	once := g.until(t, "once", "exited", func(s aloneStatus) bool { return s.State == "exited" })
 	if once.ExitCode == nil || *once.ExitCode != 3 || once.Restarts != 0 {
 		t.Errorf("once: got %+v, want status 3 and no restart", once)
@@ -257,6 +258,7 @@ func TestStandalone(t *testing.T) {
 	if again.Digest != web.Digest {
 		t.Errorf("restarted from %s, want %s", again.Digest, web.Digest)
 	}
+	logs("web", line+line)
 	if out, err := g.ask("stop", "web"); err != nil {
 		t.Errorf("stop: %v: %s", err, out)
 	}
