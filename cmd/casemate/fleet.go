@@ -184,12 +184,10 @@ func (f *fleet) openVolumes(ctx context.Context) error {
 		return err
 	}
 	f.undo = append(f.undo, control.Close)
-	keys, err := f.m.volumeKeys()
+	volumes, err := f.counted(control)
 	if err != nil {
 		return err
 	}
-	defer keys.close()
-	volumes := storage.Volumes{Mapper: control, Keys: keys}
 	for _, name := range names {
 		c, err := volumeConfig(f.m.conf, name)
 		if err != nil {
@@ -205,6 +203,20 @@ func (f *fleet) openVolumes(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// counted opens volumes by keys and counters of the relying party. Its session lasts as long as they do: behind closing
+// a counter is raised once more.
+func (f *fleet) counted(m storage.Mapper) (storage.Volumes, error) {
+	keys, err := f.m.volumeKeys()
+	if err != nil {
+		return storage.Volumes{}, err
+	}
+	f.undo = append(f.undo, func() error {
+		keys.close()
+		return nil
+	})
+	return keys.volumes(m), nil
 }
 
 // openVolume maps and mounts one volume. Its blocks are authenticated, but data is no place
