@@ -243,6 +243,21 @@ func (f *fleet) openVolume(ctx context.Context, volumes storage.Volumes, c stora
 	return nil
 }
 
+// closer is a step to undo, as closeMounted takes it.
+type closer func() error
+
+// Close undoes it.
+func (c closer) Close() error { return c() }
+
+// closeVolumes undoes openVolumes, in reverse. The containers have ended, and what they had mounted goes in a moment.
+func (f *fleet) closeVolumes() error {
+	var errs []error
+	for _, undo := range slices.Backward(f.undo) {
+		errs = append(errs, closeMounted(closer(undo)))
+	}
+	return errors.Join(errs...)
+}
+
 // close undoes begin and what the containers have left, in reverse.
 func (f *fleet) close(ctx context.Context, list []*declared) error {
 	errs := []error{f.runtime.Close(ctx)}
@@ -252,9 +267,7 @@ func (f *fleet) close(ctx context.Context, list []*declared) error {
 		}
 	}
 	errs = append(errs, f.images.Close())
-	for _, undo := range slices.Backward(f.undo) {
-		errs = append(errs, undo())
-	}
+	errs = append(errs, f.closeVolumes())
 	if err := errors.Join(errs...); err != nil {
 		return err // a directory in which something is mounted stays
 	}

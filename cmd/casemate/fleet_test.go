@@ -5,6 +5,8 @@ package main
 import (
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
 )
 
@@ -24,5 +26,20 @@ func TestFleetCounts(t *testing.T) {
 		if err := undo(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestFleetVolumeInUse: the kernel lets go of a container's mounts a moment after its last process, and of the volume's
+// mapping and key behind that.
+func TestFleetVolumeInUse(t *testing.T) {
+	volume, mount := &closing{errs: []error{unix.EBUSY, unix.EBUSY}}, &closing{errs: []error{unix.EBUSY}}
+	f := &fleet{undo: []func() error{volume.Close, mount.Close}}
+	if err := f.closeVolumes(); err != nil || volume.calls != 3 || mount.calls != 2 {
+		t.Errorf("%v; %d and %d attempts", err, volume.calls, mount.calls)
+	}
+	broken := &closing{errs: []error{unix.EIO}}
+	f = &fleet{undo: []func() error{broken.Close}}
+	if err := f.closeVolumes(); err == nil || broken.calls != 1 {
+		t.Errorf("%v after %d attempts", err, broken.calls)
 	}
 }
