@@ -19,8 +19,8 @@ const vfioDriver = "vfio-pci"
 // Bind takes functions, DDDD:BB:SS.F as [Watcher.Wait] returns them, from the guest's drivers and returns the node of
 // the one group that they are in, which a program drives them by (kernel's Documentation/driver-api/vfio.rst). A function
 // without a group, which nothing would keep from the guest's memory, is refused, and so are functions of two, and a
-// group with another function that was taken before: the node drives that one too.
-func (w *Watcher) Bind(ctx context.Context, functions []string) (specs.LinuxDevice, error) {
+// group with another function that was taken before and is not beside these: the node drives that one too.
+func (w *Watcher) Bind(ctx context.Context, functions, beside []string) (specs.LinuxDevice, error) {
 	group := ""
 	for _, f := range functions {
 		if _, err := ParseFunction(f); err != nil {
@@ -42,7 +42,7 @@ func (w *Watcher) Bind(ctx context.Context, functions []string) (specs.LinuxDevi
 	if group == "" {
 		return specs.LinuxDevice{}, fmt.Errorf("no PCI function: %w", ErrAddress)
 	}
-	if err := w.alone(group, functions); err != nil {
+	if err := w.alone(group, slices.Concat(functions, beside)); err != nil {
 		return specs.LinuxDevice{}, err
 	}
 	node := filepath.Join(w.dev, "vfio", group)

@@ -103,6 +103,7 @@ func cdiNames(annotations map[string]string) ([]string, error) {
 // openFunctions waits for the plan's PCI functions and takes those from the kernel that the container is to drive.
 func (s *Service) openFunctions(ctx context.Context, p *plan) error {
 	p.addresses, p.nodes = map[string]string{}, map[string]specs.LinuxDevice{}
+	driven := map[string][]string{} // by the container, by the devices' paths
 	for _, f := range p.functions {
 		var own []string
 		for _, a := range f.addresses {
@@ -116,11 +117,18 @@ func (s *Service) openFunctions(ctx context.Context, p *plan) error {
 		if f.guest {
 			continue
 		}
-		node, err := s.cfg.Devices.Bind(ctx, own)
-		if err != nil {
-			return &Failure{Code: codes.FailedPrecondition, Phrase: fmt.Sprintf("device %s could not be given to a container", quoted(f.path)), Err: err}
+		if driven[f.path] != nil {
+			return fail(codes.InvalidArgument, "two devices are named %s", quoted(f.path))
 		}
-		p.nodes[f.path] = node
+		driven[f.path] = own
+	}
+	all := slices.Concat(slices.Collect(maps.Values(driven))...)
+	for _, path := range slices.Sorted(maps.Keys(driven)) {
+		node, err := s.cfg.Devices.Bind(ctx, driven[path], all)
+		if err != nil {
+			return &Failure{Code: codes.FailedPrecondition, Phrase: fmt.Sprintf("device %s could not be given to a container", quoted(path)), Err: err}
+		}
+		p.nodes[path] = node
 	}
 	return nil
 }

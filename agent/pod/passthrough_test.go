@@ -33,7 +33,7 @@ func (p plugged) Wait(_ context.Context, driver, address string) (string, error)
 
 var group = specs.LinuxDevice{Path: "/dev/vfio/3", Type: "c", Major: 243, Minor: 3}
 
-func (p plugged) Bind(_ context.Context, functions []string) (specs.LinuxDevice, error) {
+func (p plugged) Bind(_ context.Context, functions, beside []string) (specs.LinuxDevice, error) {
 	*p.bound = append(*p.bound, functions...)
 	return group, nil
 }
