@@ -40,9 +40,9 @@ type Devices interface {
 	// Wait returns the node of the disk there, the name of the interface, or of "vfio-pci" the PCI function's address. It
 	// gives up after a time of its own.
 	Wait(ctx context.Context, driver, address string) (string, error)
-	// Bind takes PCI functions from the guest's drivers and returns the node by which a program drives them. beside are
-	// all that the program drives; the node drives no other.
-	Bind(ctx context.Context, functions, beside []string) (specs.LinuxDevice, error)
+	// Bind takes PCI functions from the guest's drivers and returns the node by which a program drives them and no other.
+	// An error with a method Stranger() string names another that it would drive.
+	Bind(ctx context.Context, functions []string) (specs.LinuxDevice, error)
 }
 
 // VolumeRoot is the directory in a Volume's Dir on which it is mounted.

@@ -77,7 +77,7 @@ func (missing) Wait(context.Context, string, string) (string, error) {
 	return "", hotplug.ErrAbsent
 }
 
-func (missing) Bind(context.Context, []string, []string) (specs.LinuxDevice, error) {
+func (missing) Bind(context.Context, []string) (specs.LinuxDevice, error) {
 	return specs.LinuxDevice{}, hotplug.ErrAbsent
 }
 

@@ -32,7 +32,7 @@ func (oneFunction) Wait(_ context.Context, driver, address string) (string, erro
 	return "", hotplug.ErrAbsent
 }
 
-func (oneFunction) Bind(context.Context, []string, []string) (specs.LinuxDevice, error) {
+func (oneFunction) Bind(context.Context, []string) (specs.LinuxDevice, error) {
 	return specs.LinuxDevice{Path: "/dev/vfio/3", Type: "c", Major: 1, Minor: 3}, nil
 }
 

@@ -33,7 +33,7 @@ func (d lateDevices) Wait(_ context.Context, driver, address string) (string, er
 	return "nic0", nil
 }
 
-func (lateDevices) Bind(context.Context, []string, []string) (specs.LinuxDevice, error) {
+func (lateDevices) Bind(context.Context, []string) (specs.LinuxDevice, error) {
 	return specs.LinuxDevice{}, hotplug.ErrAbsent
 }
 
