@@ -9,12 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
 // plainSealer seals nothing: its devices are loop devices. It counts, and spoils on demand.
 type plainSealer struct {
 	failOpen bool
+	mu       sync.Mutex // guards names: layers are unpacked at the same time
 	names    []string
 }
 
@@ -28,7 +30,9 @@ type plainSealed struct {
 var errSpoilt = errors.New("spoilt")
 
 func (s *plainSealer) Seal(name string, data, tree *os.File) (Sealed, error) {
+	s.mu.Lock()
 	s.names = append(s.names, name)
+	s.mu.Unlock()
 	return &plainSealed{File: data, failOpen: s.failOpen && !strings.HasPrefix(name, "probe")}, nil
 }
 

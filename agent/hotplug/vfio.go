@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -16,8 +17,10 @@ import (
 const vfioDriver = "vfio-pci"
 
 // Bind takes functions, DDDD:BB:SS.F as [Watcher.Wait] returns them, from the guest's drivers and returns the node of
-// the one group that they are in, which a program drives them by (kernel's Documentation/driver-api/vfio.rst). A function without a group, which nothing would keep from the guest's memory, is
-// refused, and so are functions of two.
+// the one group that they are in, which a program drives them by (kernel's Documentation/driver-api/vfio.rst). A function
+// without a group, which nothing would keep from the guest's memory, is refused, and so are functions of two, and a
+// group with another function that was taken before: the node drives that one too. The error then has a method Stranger,
+// which names it.
 func (w *Watcher) Bind(ctx context.Context, functions []string) (specs.LinuxDevice, error) {
 	group := ""
 	for _, f := range functions {
@@ -40,6 +43,9 @@ func (w *Watcher) Bind(ctx context.Context, functions []string) (specs.LinuxDevi
 	if group == "" {
 		return specs.LinuxDevice{}, fmt.Errorf("no PCI function: %w", ErrAddress)
 	}
+	if err := w.alone(group, functions); err != nil {
+		return specs.LinuxDevice{}, err
+	}
 	node := filepath.Join(w.dev, "vfio", group)
 	_, err := w.Until(ctx, "vfio", func() (string, error) {
 		_, err := w.character(node)
@@ -50,6 +56,37 @@ func (w *Watcher) Bind(ctx context.Context, functions []string) (specs.LinuxDevi
 	}
 	rdev, err := w.character(node)
 	return specs.LinuxDevice{Path: "/dev/vfio/" + group, Type: "c", Major: int64(unix.Major(rdev)), Minor: int64(unix.Minor(rdev))}, err
+}
+
+// strangerError is a group that has another function with the driver.
+type strangerError struct{ function, group string }
+
+func (e *strangerError) Error() string {
+	return fmt.Sprintf("function %s is in group %s too and was not asked for", e.function, e.group)
+}
+
+// Stranger is the function, DDDD:BB:SS.F.
+func (e *strangerError) Stranger() string { return e.function }
+
+// alone refuses a group in which the driver has other functions than these.
+func (w *Watcher) alone(group string, functions []string) error {
+	members, err := os.ReadDir(filepath.Join(w.sys, "kernel/iommu_groups", group, "devices"))
+	if err != nil {
+		return fmt.Errorf("looking for what else is in group %s: %w", group, err)
+	}
+	for _, m := range members {
+		if slices.Contains(functions, m.Name()) {
+			continue
+		}
+		driver, err := os.Readlink(filepath.Join(w.sys, "bus/pci/devices", m.Name(), "driver"))
+		switch {
+		case err == nil && filepath.Base(driver) == vfioDriver:
+			return &strangerError{m.Name(), group}
+		case err != nil && !errors.Is(err, os.ErrNotExist):
+			return err
+		}
+	}
+	return nil
 }
 
 // override binds a function to the driver and to no other, from now on.

@@ -27,6 +27,7 @@ func functions(t *testing.T, groups ...string) string {
 	})
 	for i, f := range []string{first, second} {
 		if groups[i] != "" {
+			grow(t, sys, "kernel/iommu_groups/"+groups[i]+"/devices/", "")
 			link(t, "../../../../kernel/iommu_groups/"+groups[i], filepath.Join(sys, devices, f, "iommu_group"))
 		}
 	}
@@ -113,5 +114,40 @@ func TestBindRefused(t *testing.T) {
 	w.character = characterDevice
 	if _, err := w.Bind(t.Context(), []string{second}); !errors.Is(err, ErrAbsent) {
 		t.Errorf("no node: %v", err)
+	}
+}
+
+// TestBindStranger: whoever has a group's node drives every function of the group that has the driver. One that another
+// container was given is not handed out with it; one that the guest's own driver has keeps the kernel from opening the
+// group, and one without a driver nobody can drive.
+func TestBindStranger(t *testing.T) {
+	for name, tt := range map[string]struct {
+		driver string // of the second function
+		names  []string
+		ok     bool
+	}{
+		"of another container": {vfioDriver, []string{first}, false},
+		"asked for too":        {vfioDriver, []string{first, second}, true},
+		"the guest's":          {"mlx5_core", []string{first}, true},
+		"nobody's":             {"", []string{first}, true},
+	} {
+		sys := functions(t, "7", "7")
+		grow(t, sys, "kernel/iommu_groups/7/devices/", "")
+		for _, f := range []string{first, second} {
+			link(t, filepath.Join(sys, devices, f), filepath.Join(sys, "kernel/iommu_groups/7/devices", f))
+		}
+		if tt.driver != "" {
+			link(t, filepath.Join(sys, "bus/pci/drivers", tt.driver), filepath.Join(sys, devices, second, "driver"))
+		}
+		w, _ := watcher(sys, time.Minute)
+		w.character = func(string) (uint64, error) { return unix.Mkdev(243, 3), nil }
+		g, err := w.Bind(t.Context(), tt.names)
+		var stranger interface {
+			error
+			Stranger() string
+		}
+		if (err == nil) != tt.ok || err != nil && (!errors.As(err, &stranger) || stranger.Stranger() != second) {
+			t.Errorf("%s: got %+v, %v", name, g, err)
+		}
 	}
 }

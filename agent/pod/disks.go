@@ -40,7 +40,8 @@ type Devices interface {
 	// Wait returns the node of the disk there, the name of the interface, or of "vfio-pci" the PCI function's address. It
 	// gives up after a time of its own.
 	Wait(ctx context.Context, driver, address string) (string, error)
-	// Bind takes PCI functions from the guest's drivers and returns the node by which a program drives them.
+	// Bind takes PCI functions from the guest's drivers and returns the node by which a program drives them and no other.
+	// An error with a method Stranger() string names another that it would drive.
 	Bind(ctx context.Context, functions []string) (specs.LinuxDevice, error)
 }
 

@@ -4,6 +4,7 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -103,6 +104,7 @@ func cdiNames(annotations map[string]string) ([]string, error) {
 // openFunctions waits for the plan's PCI functions and takes those from the kernel that the container is to drive.
 func (s *Service) openFunctions(ctx context.Context, p *plan) error {
 	p.addresses, p.nodes = map[string]string{}, map[string]specs.LinuxDevice{}
+	driven := map[string][]string{} // by the container, by the devices' paths
 	for _, f := range p.functions {
 		var own []string
 		for _, a := range f.addresses {
@@ -116,13 +118,35 @@ func (s *Service) openFunctions(ctx context.Context, p *plan) error {
 		if f.guest {
 			continue
 		}
-		node, err := s.cfg.Devices.Bind(ctx, own)
-		if err != nil {
-			return &Failure{Code: codes.FailedPrecondition, Phrase: fmt.Sprintf("device %s could not be given to a container", quoted(f.path)), Err: err}
+		if driven[f.path] != nil {
+			return fail(codes.InvalidArgument, "two devices are named %s", quoted(f.path))
 		}
-		p.nodes[f.path] = node
+		driven[f.path] = own
+	}
+	all := slices.Concat(slices.Collect(maps.Values(driven))...)
+	for _, path := range slices.Sorted(maps.Keys(driven)) {
+		node, err := s.bind(ctx, driven[path], all)
+		if err != nil {
+			return &Failure{Code: codes.FailedPrecondition, Phrase: fmt.Sprintf("device %s could not be given to a container", quoted(path)), Err: err}
+		}
+		p.nodes[path] = node
 	}
 	return nil
+}
+
+// bind takes a device's functions. With them comes what else of the request's is in their group.
+func (s *Service) bind(ctx context.Context, functions, all []string) (specs.LinuxDevice, error) {
+	for {
+		node, err := s.cfg.Devices.Bind(ctx, functions)
+		var with interface {
+			error
+			Stranger() string
+		}
+		if !errors.As(err, &with) || slices.Contains(functions, with.Stranger()) || !slices.Contains(all, with.Stranger()) {
+			return node, err
+		}
+		functions = append(slices.Clone(functions), with.Stranger())
+	}
 }
 
 // addFunctions puts the guest's nodes and addresses into the spec in place of the host's, and what specifications of the

@@ -33,6 +33,47 @@ func (p plugged) Wait(_ context.Context, driver, address string) (string, error)
 
 var group = specs.LinuxDevice{Path: "/dev/vfio/3", Type: "c", Major: 243, Minor: 3}
 
+// together is a group in which every function of the list has the driver.
+type together struct {
+	plugged
+	group []string
+}
+
+type inGroup string
+
+func (e inGroup) Error() string    { return "there is another function" }
+func (e inGroup) Stranger() string { return string(e) }
+
+func (g together) Bind(ctx context.Context, functions []string) (specs.LinuxDevice, error) {
+	for _, f := range g.group {
+		if !slices.Contains(functions, f) {
+			return specs.LinuxDevice{}, inGroup(f)
+		}
+	}
+	return g.plugged.Bind(ctx, functions)
+}
+
+// TestPassThroughTogether: of the functions that a group's node drives all must be the request's.
+func TestPassThroughTogether(t *testing.T) {
+	for _, stranger := range []string{"", "0000:03:00.0"} {
+		var bound []string
+		at := map[string]string{"02/00": "0000:01:00.0", "03/00": "0000:02:00.0"}
+		devices := together{plugged{at: at, bound: &bound}, []string{"0000:01:00.0", "0000:02:00.0"}}
+		if stranger != "" {
+			devices.group = append(devices.group, stranger)
+		}
+		s := &Service{cfg: Config{Devices: devices}}
+		nodes := []specs.LinuxDevice{{Path: "/dev/vfio/12", Type: "c", Major: 511}, {Path: "/dev/vfio/13", Type: "c", Major: 511}}
+		policy, err := passThrough(t, s, []*kata.Device{vfio(driverVFIO, "/dev/vfio/12", "0000:3b:00.0=02/00"), vfio(driverVFIO, "/dev/vfio/13", "0000:af:00.0=03/00")}, nil, devicesSpec(nil, nodes...))
+		if stranger == "" && (err != nil || len(policy.Devices) != 2) {
+			t.Errorf("two devices of one container: %+v, %v", policy, err)
+		}
+		if stranger != "" && (err == nil || len(bound) > 0) {
+			t.Errorf("with another container's: %+v, %q", policy, bound)
+		}
+	}
+}
+
 func (p plugged) Bind(_ context.Context, functions []string) (specs.LinuxDevice, error) {
 	*p.bound = append(*p.bound, functions...)
 	return group, nil
@@ -131,6 +172,7 @@ func TestPassThroughRefused(t *testing.T) {
 		"a place twice":            {list: []*kata.Device{good, vfio(driverVFIOGuest, "y", "0000:3b:00.1=02/00")}, want: "twice"},
 		"one that is not there":    {list: []*kata.Device{vfio(driverVFIO, "/dev/vfio/12", "0000:3b:00.0=04/00")}, nodes: []specs.LinuxDevice{node}, want: "no PCI function at 04/00"},
 		"a node that is not there": {list: []*kata.Device{good}, want: "lists 0 of them"},
+		"a name twice":             {list: []*kata.Device{good, vfio(driverVFIO, "/dev/vfio/12", "0000:3b:00.1=02/00.0")}, nodes: []specs.LinuxDevice{node}, want: "two devices"},
 		"a group twice":            {list: []*kata.Device{good}, nodes: []specs.LinuxDevice{node, node}, want: "lists 2 of them"},
 		"a stranger's address":     {list: []*kata.Device{good}, nodes: []specs.LinuxDevice{node}, env: []string{"PCIDEVICE_X=0000:3b:00.1"}, want: "no such device"},
 		"an address in any case":   {env: []string{"PCIDEVICE_X=0000:3b:00.0"}, want: "no such device"},
@@ -141,7 +183,7 @@ func TestPassThroughRefused(t *testing.T) {
 		"a channel's queue":        {list: []*kata.Device{vfio("vfio-ap", "/dev/z90crypt", "01.0002")}, want: "no volume"},
 	} {
 		var bound []string
-		s := &Service{cfg: Config{Devices: plugged{at: map[string]string{"02/00": "0000:01:00.0"}, bound: &bound}, CDI: described{}}}
+		s := &Service{cfg: Config{Devices: plugged{at: map[string]string{"02/00": "0000:01:00.0", "02/00.0": "0000:01:00.0"}, bound: &bound}, CDI: described{}}}
 		if _, err := passThrough(t, s, tt.list, tt.anno, devicesSpec(tt.env, tt.nodes...)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q in it", name, err, tt.want)
 		}

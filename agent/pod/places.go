@@ -104,7 +104,7 @@ func (s *Service) checkSources(mounts []specs.Mount) error {
 			}
 			continue
 		}
-		if s.volumes[m.Source] != nil || m.Source == filepath.Join(s.cfg.Dir, "sandbox", "shm") {
+		if s.held(m.Source) != nil || m.Source == filepath.Join(s.cfg.Dir, "sandbox", "shm") {
 			continue
 		}
 		rest, ok := strings.CutPrefix(m.Source, s.shared()+"/")

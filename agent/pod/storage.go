@@ -156,6 +156,12 @@ func (s *Service) hold(ctx context.Context, o volumeOptions) (release func() err
 	s.volumesMu.Lock()
 	defer s.volumesMu.Unlock()
 	v := s.volumes[o.path]
+	if v != nil && v.holders == 0 {
+		if err := s.discard(v); err != nil {
+			return nil, err
+		}
+		v = nil
+	}
 	switch {
 	case v == nil && len(s.volumes) >= maxVolumes:
 		return nil, fail(codes.ResourceExhausted, "the pod has %d volumes", len(s.volumes))
@@ -181,7 +187,12 @@ func (s *Service) release(v *volume) error {
 	if v.holders--; v.holders > 0 {
 		return nil
 	}
-	delete(s.volumes, v.options.path)
+	return s.discard(v)
+}
+
+// discard closes a volume without holders. What does not close stays known, for the next to try once more, and is
+// nobody's: its mount may be gone. The caller holds volumesMu.
+func (s *Service) discard(v *volume) error {
 	undo := v.close
 	if undo == nil {
 		undo = func() error { return unmount(v.options.path) }
@@ -189,10 +200,19 @@ func (s *Service) release(v *volume) error {
 	if err := undo(); err != nil {
 		return err
 	}
+	delete(s.volumes, v.options.path)
 	if v.options.driver == driverLocal {
 		return os.RemoveAll(v.options.path)
 	}
 	return os.Remove(v.options.path)
+}
+
+// held is the volume of a path while containers have it; nil for none. The caller holds volumesMu.
+func (s *Service) held(path string) *volume {
+	if v := s.volumes[path]; v != nil && v.holders > 0 {
+		return v
+	}
+	return nil
 }
 
 // volumeStats tells how full one of the pod's volumes is. Any other path would tell
@@ -200,7 +220,7 @@ func (s *Service) release(v *volume) error {
 func (s *Service) volumeStats(_ context.Context, req *kata.VolumeStatsRequest) (*kata.VolumeStatsResponse, error) {
 	s.volumesMu.Lock()
 	defer s.volumesMu.Unlock()
-	v := s.volumes[req.GetVolumeGuestPath()]
+	v := s.held(req.GetVolumeGuestPath())
 	if v == nil {
 		return nil, fail(codes.NotFound, "there is no volume at %s", quoted(req.GetVolumeGuestPath()))
 	}

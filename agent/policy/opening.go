@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	// maxNamed bounds the containers whose names are remembered; a pod has at most 256.
-	maxNamed = 256
+	// maxNamed bounds the containers whose names are remembered: a pod has at most 256. maxNamedID bounds their ids in
+	// bytes: no longer one names a container.
+	maxNamed   = 256
+	maxNamedID = 128
 	// maxLine bounds a command line in a denial, as its JSON.
 	maxLine = 1 << 10
 )
@@ -49,12 +51,19 @@ func (p *Policy) opening(msg proto.Message, err error) error {
 	return reason(d.Reason.Code, d.Reason.Phrase+"; for a probe or hook: casemate-build agent-policy POD.yaml -o policy.rego --exec "+argument)
 }
 
-// learn keeps under which name an allowed request creates a container. The caller has the turn.
+// learn keeps under which name an allowed request creates a container. A creation that fails is not followed by a
+// removal, so that a full list begins anew. The caller has the turn.
 func (p *Policy) learn(msg proto.Message) {
 	switch m := msg.(type) {
 	case *kata.CreateContainerRequest:
+		if len(m.GetContainerId()) > maxNamedID {
+			return
+		}
 		for _, key := range []string{"io.kubernetes.cri.container-name", "io.kubernetes.container.name"} {
-			if name := m.GetOCI().GetAnnotations()[key]; containerName.MatchString(name) && len(p.names) < maxNamed {
+			if name := m.GetOCI().GetAnnotations()[key]; containerName.MatchString(name) {
+				if len(p.names) >= maxNamed {
+					clear(p.names)
+				}
 				p.names[m.GetContainerId()] = name
 				return
 			}

@@ -184,12 +184,10 @@ func (f *fleet) openVolumes(ctx context.Context) error {
 		return err
 	}
 	f.undo = append(f.undo, control.Close)
-	keys, err := f.m.volumeKeys()
+	volumes, err := f.counted(control)
 	if err != nil {
 		return err
 	}
-	defer keys.close()
-	volumes := storage.Volumes{Mapper: control, Keys: keys}
 	for _, name := range names {
 		c, err := volumeConfig(f.m.conf, name)
 		if err != nil {
@@ -205,6 +203,20 @@ func (f *fleet) openVolumes(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// counted opens volumes by keys and counters of the relying party. Its session lasts as long as they do: behind closing
+// a counter is raised once more.
+func (f *fleet) counted(m storage.Mapper) (storage.Volumes, error) {
+	keys, err := f.m.volumeKeys()
+	if err != nil {
+		return storage.Volumes{}, err
+	}
+	f.undo = append(f.undo, func() error {
+		keys.close()
+		return nil
+	})
+	return keys.volumes(m), nil
 }
 
 // openVolume maps and mounts one volume. Its blocks are authenticated, but data is no place
@@ -231,6 +243,21 @@ func (f *fleet) openVolume(ctx context.Context, volumes storage.Volumes, c stora
 	return nil
 }
 
+// closer is a step to undo, as closeMounted takes it.
+type closer func() error
+
+// Close undoes it.
+func (c closer) Close() error { return c() }
+
+// closeVolumes undoes openVolumes, in reverse. The containers have ended, and what they had mounted goes in a moment.
+func (f *fleet) closeVolumes() error {
+	var errs []error
+	for _, undo := range slices.Backward(f.undo) {
+		errs = append(errs, closeMounted(closer(undo)))
+	}
+	return errors.Join(errs...)
+}
+
 // close undoes begin and what the containers have left, in reverse.
 func (f *fleet) close(ctx context.Context, list []*declared) error {
 	errs := []error{f.runtime.Close(ctx)}
@@ -240,9 +267,7 @@ func (f *fleet) close(ctx context.Context, list []*declared) error {
 		}
 	}
 	errs = append(errs, f.images.Close())
-	for _, undo := range slices.Backward(f.undo) {
-		errs = append(errs, undo())
-	}
+	errs = append(errs, f.closeVolumes())
 	if err := errors.Join(errs...); err != nil {
 		return err // a directory in which something is mounted stays
 	}

@@ -7,8 +7,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +36,8 @@ type layerMaps struct {
 	mu      sync.Mutex // guards the fields below; held while a layer is mapped or unmapped
 	control *devmapper.Control
 	open    map[layerKey]*mappedLayer
-	count   int // of mappings made, for their names
+	left    []*mappedLayer // without holders, and not closed
+	count   int            // of mappings made, for their names
 }
 
 type layerKey struct {
@@ -208,18 +211,20 @@ func (h *mappedLayer) close() error {
 	return nil
 }
 
-// release unmaps a layer behind its last holder. What does not close stays, for close to try once more.
+// release unmaps a layer behind its last holder. What does not close stays for close to try once more, and is given to
+// nobody: a part of it is gone.
 func (p *layerMaps) release(h *mappedLayer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if h.holders--; h.holders > 0 {
 		return nil
 	}
-	if err := h.close(); err != nil {
-		return err
-	}
 	delete(p.open, h.key)
-	return nil
+	err := h.close()
+	if err != nil {
+		p.left = append(p.left, h)
+	}
+	return err
 }
 
 // close closes what is still open.
@@ -227,12 +232,14 @@ func (p *layerMaps) close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var errs []error
-	for key, h := range p.open {
+	left := slices.AppendSeq(p.left, maps.Values(p.open))
+	p.left = nil
+	clear(p.open)
+	for _, h := range left {
 		if err := h.close(); err != nil {
 			errs = append(errs, err)
-			continue
+			p.left = append(p.left, h)
 		}
-		delete(p.open, key)
 	}
 	if p.control != nil {
 		errs = append(errs, p.control.Close())

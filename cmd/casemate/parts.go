@@ -33,6 +33,7 @@ type machine struct {
 	events   *eventlog.Log
 	scratch  scratch // open while run or serve runs
 	pulls    pullMeter
+	sealed   atomic.Uint64 // mappings of sealed layers, in all stores
 	// transcript is where the last handshake is written down; "" is nowhere.
 	transcript string
 	denials    denials
@@ -206,7 +207,7 @@ func (m *machine) puller(ctx context.Context, client *kbs.Client, unwrapper imag
 	c := imagepull.Config{Store: store, Policy: policy, Unwrapper: unwrapper, Insecure: m.conf.Image.InsecureRegistries, Log: m.log, Progress: m.pulls.watch(m.steps.progress())}
 	c.Proxy = imagepull.Proxy{HTTPS: m.conf.Image.HTTPSProxy, HTTP: m.conf.Image.HTTPProxy, No: m.conf.Image.NoProxy}
 	if m.conf.Image.Verity {
-		c.Sealer = storeSealer{new(atomic.Uint64)}
+		c.Sealer = m.storeSealer()
 	}
 	if uri := m.conf.Image.CredentialsURI; uri != "" {
 		raw, err := m.document(ctx, client, uri, maxDocument)

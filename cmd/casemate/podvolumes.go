@@ -25,8 +25,10 @@ const volumesDir = "/run/casemate/volumes"
 
 // podVolumes opens the volumes that containers ask for, each once however many have it.
 type podVolumes struct {
+	accept sync.Mutex // guards m together with mu: whoever reads it has one of them, and use has both
+	m      *machine   // nil until the guest has been accepted
+
 	mu      sync.Mutex // guards the fields below; held while one is opened or closed
-	m       *machine   // nil until the guest has been accepted
 	keys    *volumeKeys
 	control *devmapper.Control
 	open    map[string]*heldVolume
@@ -45,13 +47,16 @@ type heldVolume struct {
 func (p *podVolumes) use(m *machine) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.accept.Lock()
+	defer p.accept.Unlock()
 	p.m, p.open = m, map[string]*heldVolume{}
 }
 
-// Known reports whether a device path is that of a volume which containers may have.
+// Known reports whether a device path is that of a volume which containers may have. It waits for no volume that is being
+// opened: the policy holds all other requests back meanwhile.
 func (p *podVolumes) Known(path string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.accept.Lock()
+	defer p.accept.Unlock()
 	return p.named(path) != ""
 }
 

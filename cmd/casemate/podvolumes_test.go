@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -71,5 +72,27 @@ func TestVolumeThatDidNotClose(t *testing.T) {
 	}
 	if err := p.close(); err != nil || len(p.open) != 0 {
 		t.Errorf("%v, %d open", err, len(p.open))
+	}
+}
+
+// TestVolumeKnownMeanwhile: while one volume is being opened, for which its key comes over the network, requests are
+// told whether they name a volume. The policy judges no other request before they are.
+func TestVolumeKnownMeanwhile(t *testing.T) {
+	p := new(podVolumes)
+	if p.Known("/dev/claim") {
+		t.Error("known before the guest was accepted")
+	}
+	p.use(testMachine(config.Measured{Volumes: map[string]config.Volume{"data": {Device: "/dev/claim", Mount: "/data"}}}))
+	p.mu.Lock() // as Open and encrypted do
+	defer p.mu.Unlock()
+	known := make(chan bool, 1)
+	go func() { known <- p.Known("/dev/claim") && !p.Known("/dev/other") }()
+	select {
+	case ok := <-known:
+		if !ok {
+			t.Error("wrong answers")
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("no answer while a volume is being opened")
 	}
 }

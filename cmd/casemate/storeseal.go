@@ -17,8 +17,11 @@ import (
 
 // storeSealer seals the store's images with dm-verity trees, whose root hashes stay in memory.
 type storeSealer struct {
-	count *atomic.Uint64 // of mappings made, for their names
+	count *atomic.Uint64 // of mappings that the process has made, for their names
 }
+
+// storeSealer is the sealer of one of this process' stores.
+func (m *machine) storeSealer() storeSealer { return storeSealer{&m.sealed} }
 
 // Seal begins an image.
 func (s storeSealer) Seal(name string, data, tree *os.File) (imagepull.Sealed, error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/casemate/casemate/cmd/casemate/internal/config"
 	"github.com/casemate/casemate/imagepull"
 	"github.com/casemate/casemate/imagepull/trust"
 	"github.com/casemate/casemate/verity"
@@ -62,6 +63,24 @@ func (s *userSpaceImage) Open(data, tree string) (string, func() error, error) {
 		return "", nil, err
 	}
 	return loop.Name(), loop.Close, nil
+}
+
+// TestSealedNames: the data hub and the declared containers each have a store of their own in one process, and may hold the
+// same layer: its mappings have different names.
+func TestSealedNames(t *testing.T) {
+	m := testMachine(config.Measured{})
+	names := map[string]bool{}
+	for range 2 {
+		sealer := m.storeSealer()
+		s, err := sealer.Seal("sha256-0123456789abcdef0123", nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names[s.(*sealedImage).name] = true
+	}
+	if len(names) != 2 {
+		t.Errorf("two mappings are named %v", names)
+	}
 }
 
 // TestSealedPull: the tree that is made while a layer is unpacked is the one of the image that is mounted then.
