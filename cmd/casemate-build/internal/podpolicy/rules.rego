@@ -73,9 +73,11 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat
 	data.pstate.containers
 	not running("/pause")
 	is_pause
+	pause_program
 	is_null(input.string_user)
 	confined(pause_capabilities, [])
 	count(input.devices) == 0
+	count(input.shared_mounts) == 0
 	every mount in input.OCI.Mounts {
 		allowed_mount(mount, [])
 	}
@@ -103,6 +105,21 @@ RemoveContainerRequest := {"allowed": true, "ops": [{"op": "remove", "path": con
 is_pause if input.OCI.Annotations["io.kubernetes.cri.container-type"] == "sandbox"
 
 is_pause if input.OCI.Annotations["io.kubernetes.cri-o.ContainerType"] == "sandbox"
+
+# The pod file does not say what it runs, and the guest has the program itself. A request that brought an image under
+# this name would have any command of the host's.
+pause_program if {
+	input.OCI.Process.Args == ["/pause"]
+	input.OCI.Process.Cwd == "/"
+	input.OCI.Process.Terminal == false
+	every variable in input.OCI.Process.Env {
+		startswith(variable, "PATH=/")
+	}
+	every storage in input.storages {
+		storage.driver == "image_guest_pull"
+		storage.source == "pause"
+	}
+}
 
 pause_capabilities := {
 	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
