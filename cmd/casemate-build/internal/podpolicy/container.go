@@ -43,6 +43,8 @@ func ParseConfig(digest string, text []byte) (*ImageConfig, error) {
 // policy's data.
 type container struct {
 	Name     string     `json:"name"`
+	Pod      int        `json:"pod"`    // its number in the file
+	Key      string     `json:"key"`    // of that pod's container alone
 	Images   []string   `json:"images"` // the reference in the spellings that runtimes use
 	Args     []string   `json:"args"`
 	Env      []string   `json:"env"`          // exact entries

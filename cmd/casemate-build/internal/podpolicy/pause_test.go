@@ -28,10 +28,12 @@ func TestPauseIsThePauseProgram(t *testing.T) {
 				m.Storages, m.OCI.Process = app.Storages, app.OCI.Process
 				m.OCI.Process.Args = []string{"sh", "-c", "fetch 127.0.0.1:8006/cdh/resource/a/b/c"}
 			}, false},
-			"the pod's image":    {func(m, app *kata.CreateContainerRequest) { m.Storages = app.Storages }, false},
-			"another command":    {func(m, _ *kata.CreateContainerRequest) { m.OCI.Process.Args = []string{"sh"} }, false},
-			"a loader's library": {func(m, _ *kata.CreateContainerRequest) { m.OCI.Process.Env = append(m.OCI.Process.Env, "LD_PRELOAD=/x") }, false},
-			"a terminal":         {func(m, _ *kata.CreateContainerRequest) { m.OCI.Process.Terminal = true }, false},
+			"the pod's image": {func(m, app *kata.CreateContainerRequest) { m.Storages = app.Storages }, false},
+			"another command": {func(m, _ *kata.CreateContainerRequest) { m.OCI.Process.Args = []string{"sh"} }, false},
+			"a loader's library": {func(m, _ *kata.CreateContainerRequest) {
+				m.OCI.Process.Env = append(m.OCI.Process.Env, "LD_PRELOAD=/x")
+			}, false},
+			"a terminal": {func(m, _ *kata.CreateContainerRequest) { m.OCI.Process.Terminal = true }, false},
 			"a volume": {func(m, _ *kata.CreateContainerRequest) {
 				m.Storages = append(m.Storages, &kata.Storage{Driver: "ephemeral", Fstype: "tmpfs", MountPoint: "/run/kata-containers/sandbox/ephemeral/x"})
 			}, false},

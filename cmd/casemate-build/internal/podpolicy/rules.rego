@@ -41,12 +41,12 @@ default ReadStreamRequest := false
 
 ReadStreamRequest if policy_data.logs
 
-# The pod's state: which container of the pod file each id is.
+# The pod's state: that there is a sandbox, and which container of the pod file each id is.
 
 default CreateSandboxRequest := false
 
-CreateSandboxRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/containers", "value": {}}]} if {
-	not data.pstate.containers
+CreateSandboxRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/sandbox", "value": true}]} if {
+	not data.pstate.sandbox
 	input.guest_hook_path == ""
 	count(input.kernel_modules) == 0
 	input.sandbox_pidns == false
@@ -58,9 +58,20 @@ CreateSandboxRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate
 	}
 }
 
-running(name) if {
-	some id
-	data.pstate.containers[id] == name
+# A container has a key of its own: what one request adds is taken back alone when it fails.
+state_of(id) := concat("", ["container:", id])
+
+running(key) if {
+	some id, container in data.pstate
+	startswith(id, "container:")
+	container.key == key
+}
+
+# A file may have several pods, and a guest is one of them.
+another_pod(c) if {
+	some other in policy_data.containers
+	other.pod != c.pod
+	running(other.key)
 }
 
 # A container id is a name, so that it is one key of the state.
@@ -68,9 +79,9 @@ plain(id) if regex.match(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`, id)
 
 default CreateContainerRequest := false
 
-CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate/containers", input.container_id]), "value": "/pause"}]} if {
+CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate", state_of(input.container_id)]), "value": {"key": "/pause"}}]} if {
 	plain(input.container_id)
-	data.pstate.containers
+	data.pstate.sandbox
 	not running("/pause")
 	is_pause
 	pause_program
@@ -83,13 +94,14 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat
 	}
 }
 
-CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate/containers", input.container_id]), "value": c.name}]} if {
+CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate", state_of(input.container_id)]), "value": {"key": c.key}}]} if {
 	plain(input.container_id)
-	data.pstate.containers
+	data.pstate.sandbox
 	not is_pause
 	matches := [candidate |
 		some candidate in policy_data.containers
-		not running(candidate.name)
+		not running(candidate.key)
+		not another_pod(candidate)
 		is_container(candidate)
 	]
 	c := matches[0]
@@ -97,9 +109,9 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat
 
 default RemoveContainerRequest := true
 
-RemoveContainerRequest := {"allowed": true, "ops": [{"op": "remove", "path": concat("/", ["/pstate/containers", input.container_id])}]} if {
+RemoveContainerRequest := {"allowed": true, "ops": [{"op": "remove", "path": concat("/", ["/pstate", state_of(input.container_id)])}]} if {
 	plain(input.container_id)
-	data.pstate.containers[input.container_id]
+	data.pstate[state_of(input.container_id)]
 }
 
 is_pause if input.OCI.Annotations["io.kubernetes.cri.container-type"] == "sandbox"
@@ -338,7 +350,7 @@ default ExecProcessRequest := false
 
 ExecProcessRequest if {
 	some c in policy_data.containers
-	c.name == data.pstate.containers[input.container_id]
+	c.key == data.pstate[state_of(input.container_id)].key
 	input.process.Args in c.exec
 	input.process.Terminal == false
 	surroundings_of(c, input.process)
@@ -365,7 +377,7 @@ default TtyWinResizeRequest := true
 
 interactive(id) if {
 	some c in policy_data.containers
-	c.name == data.pstate.containers[id]
+	c.key == data.pstate[state_of(id)].key
 	c.stdin
 }
 
