@@ -79,7 +79,7 @@ plain(id) if regex.match(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`, id)
 
 default CreateContainerRequest := false
 
-CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate", state_of(input.container_id)]), "value": {"key": "/pause"}}]} if {
+CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate", state_of(input.container_id)]), "value": {"key": "/pause", "volumes": {}}}]} if {
 	plain(input.container_id)
 	data.pstate.sandbox
 	not running("/pause")
@@ -94,7 +94,7 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat
 	}
 }
 
-CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate", state_of(input.container_id)]), "value": {"key": c.key}}]} if {
+CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate", state_of(input.container_id)]), "value": {"key": c.key, "volumes": {name: source | some [name, source] in volumes_in(c)}}}]} if {
 	plain(input.container_id)
 	data.pstate.sandbox
 	not is_pause
@@ -146,6 +146,38 @@ is_container(c) if {
 	every mount in input.OCI.Mounts {
 		allowed_mount(mount, c.mounts)
 	}
+	every volume in volumes_in(c) {
+		not elsewhere(volume)
+		every other in volumes_in(c) {
+			same_volume(volume, other)
+		}
+	}
+}
+
+# Where the request has the pod's emptyDirs, as pairs of name and source.
+volumes_in(c) := {[own.volume, mount.source] |
+	some mount in input.OCI.Mounts
+	some own in c.mounts
+	own.volume != ""
+	mount.destination == own.destination
+}
+
+# What the pod's containers have of one another is what the file says: one emptyDir is one directory, two are two.
+elsewhere(volume) if {
+	some id, container in data.pstate
+	startswith(id, "container:")
+	some name, source in container.volumes
+	not same_volume(volume, [name, source])
+}
+
+same_volume(a, b) if {
+	a[0] == b[0]
+	a[1] == b[1]
+}
+
+same_volume(a, b) if {
+	a[0] != b[0]
+	a[1] != b[1]
 }
 
 image_of(c) if {
