@@ -79,9 +79,9 @@ func TestRefused(t *testing.T) {
 
 // TestPlan: the groups have room for the data, for what describes it and for every inode.
 func TestPlan(t *testing.T) {
-	for _, c := range []struct{ used, inodes int64 }{{2, 11}, {30000, 11}, {groupBlocks - 3, 11}, {groupBlocks, 40000}, {5 * groupBlocks, 100000}, {100 * groupBlocks, 1 << 18}} {
+	for _, c := range []struct{ used, inodes int64 }{{2, 11}, {30000, 11}, {groupBlocks - 3, 11}, {groupBlocks, 40000}, {2, 40000}, {2, 1 << 18}, {5 * groupBlocks, 100000}, {100 * groupBlocks, 1 << 18}} {
 		l, err := plan(c.used, c.inodes)
-		if err != nil || l.blocks > l.groups*groupBlocks || l.blocks <= (l.groups-1)*groupBlocks || l.perGroup*l.groups < c.inodes || l.perGroup > groupBlocks {
+		if err != nil || l.blocks > l.groups*groupBlocks || l.blocks <= (l.groups-1)*groupBlocks || l.perGroup*l.groups < c.inodes || l.perGroup > groupBlocks || l.free < 0 || l.blocks-l.free != c.used+l.groups*(2+l.tables) {
 			t.Errorf("%+v: %+v, %v", c, l, err)
 		}
 	}

@@ -21,12 +21,13 @@ func tool(t *testing.T, name string, args ...string) string {
 }
 
 // TestCheckedByE2fsck: nothing is wrong in images of few and many files, of one group and
-// of several, with files of one extent and of four, and the owner's tool reads what was written.
+// of several, also where more inodes than data ask for them, with files of one extent and of four, and the owner's tool reads what was written.
 func TestCheckedByE2fsck(t *testing.T) {
 	for name, fill := range map[string]func(*Writer) error{
 		"nothing":        func(*Writer) error { return nil },
 		"sample":         sample,
 		"many files":     func(w *Writer) error { return large(w, 40000, 1) },
+		"many empty":     func(w *Writer) error { return large(w, 70000, 0) },
 		"several groups": func(w *Writer) error { return large(w, 3, 200<<20) },
 		"largest file":   func(w *Writer) error { return large(w, 1, MaxFile) },
 	} {

@@ -32,6 +32,7 @@ const (
 type layout struct {
 	blocks, groups, meta int64 // meta is the first block of metadata
 	perGroup, tables     int64 // inodes, and blocks with them, of a group
+	free                 int64 // blocks at the end, where there are more inodes than groups for the data alone have room for
 }
 
 // plan finds the least number of groups that has room for itself.
@@ -41,6 +42,9 @@ func plan(used, inodes int64) (layout, error) {
 		l := layout{groups: groups, meta: used, perGroup: perGroup, tables: perGroup / inodesInBlock}
 		l.blocks = used + groups*(2+l.tables)
 		if l.blocks <= groups*groupBlocks && perGroup <= groupBlocks {
+			// The kernel counts the groups by their blocks: the last one has at least one.
+			l.free = max(0, (groups-1)*groupBlocks+1-l.blocks)
+			l.blocks += l.free
 			return l, nil
 		}
 	}
@@ -79,7 +83,8 @@ func (f *Writer) metadata(l layout) error {
 	used := int64(firstInode - 1 + len(f.inodes))
 	for g := range l.groups {
 		inodes := min(max(used-g*l.perGroup, 0), l.perGroup)
-		if err := f.put(l.blockBitmap(g), taken(0, 0)); err != nil { // no block is free
+		from, to := l.freeIn(g)
+		if err := f.put(l.blockBitmap(g), taken(from, to)); err != nil {
 			return err
 		}
 		if err := f.put(l.inodeBitmap(g), taken(inodes, l.perGroup)); err != nil {
@@ -92,6 +97,7 @@ func (f *Writer) metadata(l layout) error {
 		binary.LittleEndian.PutUint32(d, uint32(l.blockBitmap(g)))
 		binary.LittleEndian.PutUint32(d[4:], uint32(l.inodeBitmap(g)))
 		binary.LittleEndian.PutUint32(d[8:], uint32(l.table(g)))
+		binary.LittleEndian.PutUint16(d[12:], uint16(to-from))
 		binary.LittleEndian.PutUint16(d[14:], uint16(l.perGroup-inodes))
 		binary.LittleEndian.PutUint16(d[16:], uint16(f.directories(g, l)))
 	}
@@ -107,6 +113,13 @@ func (f *Writer) put(block int64, b []byte) error {
 		return fmt.Errorf("writing the file system: %w", err)
 	}
 	return nil
+}
+
+// freeIn are the blocks of a group from which and to which none is used, counted from its first.
+func (l layout) freeIn(group int64) (from, to int64) {
+	first := group * groupBlocks
+	to = min(l.blocks-first, groupBlocks)
+	return min(max(l.blocks-l.free-first, 0), to), to
 }
 
 // taken is a bitmap of which the bits from one to below another are clear. Those that

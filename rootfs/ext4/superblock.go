@@ -24,6 +24,7 @@ func (f *Writer) superblock(l layout, freeInodes uint32) []byte {
 	s := block[superblockAt:]
 	le.PutUint32(s[0x00:], uint32(l.perGroup*l.groups))
 	le.PutUint32(s[0x04:], uint32(l.blocks))
+	le.PutUint32(s[0x0C:], uint32(l.free))
 	le.PutUint32(s[0x10:], freeInodes)
 	le.PutUint32(s[0x18:], 2) // blocks of 1024 << 2 bytes
 	le.PutUint32(s[0x1C:], 2) // clusters too
