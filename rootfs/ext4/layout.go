@@ -7,8 +7,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -24,7 +22,7 @@ const (
 	extentMagic = 0xF30A
 
 	// Values of directory entries.
-	typeFile, typeDir, typeChar, typeLink = 1, 2, 3, 7
+	typeFile, typeDir, typeChar, typeBlock, typeFIFO, typeLink = 1, 2, 3, 4, 5, 7
 )
 
 // layout says where metadata lies: per group its two bitmaps, all of them behind one
@@ -162,49 +160,11 @@ func (f *Writer) inodeTable(group int64, l layout) []byte {
 	return b
 }
 
-// encode writes struct ext4_inode. Times and owner are zero.
-func (i *inode) encode(b []byte) {
-	le := binary.LittleEndian
-	le.PutUint16(b, uint16(i.mode))
-	le.PutUint32(b[4:], uint32(i.size))
-	le.PutUint16(b[26:], uint16(i.links()))
-	le.PutUint16(b[128:], 32) // i_extra_isize: the kernel's own
-	block := b[40 : 40+inodeBlockBytes]
-	switch {
-	case i.fast():
-		copy(block, i.target)
-		return
-	case i.mode&unix.S_IFMT == unix.S_IFCHR:
-		le.PutUint32(block, i.major<<8|i.minor)
-		return
-	}
-	le.PutUint32(b[28:], uint32(i.blocks()*BlockSize/512))
-	le.PutUint32(b[32:], flagExtents)
-	le.PutUint16(block, extentMagic)
-	le.PutUint16(block[4:], maxExtents)
-	n := 0
-	for done := int64(0); done < i.blocks(); n++ {
-		e := block[12*(n+1):]
-		length := min(i.blocks()-done, extentBlocks)
-		le.PutUint32(e, uint32(done))
-		le.PutUint16(e[4:], uint16(length))
-		le.PutUint32(e[8:], uint32(i.at+done))
-		done += length
-	}
-	le.PutUint16(block[2:], uint16(n))
-}
-
 func (i *inode) links() int {
 	if !i.isDir() {
-		return 1
+		return 1 + i.names
 	}
-	n := 2
-	for _, c := range i.children {
-		if c.isDir() {
-			n++
-		}
-	}
-	return n
+	return 2 + i.subdirs
 }
 
 // sizeBits is the exponent of the number of groups that may keep their metadata together.
