@@ -62,3 +62,25 @@ func TestEmptyDirsAreNotSwapped(t *testing.T) {
 		}
 	}
 }
+
+// TestSharedMemoryIsThePods: a runtime gives the sandbox's own to containers whose emptyDirs lie on /dev/shm.
+func TestSharedMemoryIsThePods(t *testing.T) {
+	p := load(t, generate(t, `
+kind: Pod
+metadata: {name: p}
+spec:
+  volumes: [{name: a, emptyDir: {}}, {name: b, emptyDir: {}}]
+  containers:
+  - {name: a, image: busybox, command: [a], volumeMounts: [{name: a, mountPath: /dev/shm}]}
+  - {name: b, image: busybox, command: [b], volumeMounts: [{name: b, mountPath: /dev/shm}]}
+`, Options{}))
+	for _, m := range []*kata.CreateContainerRequest{
+		request("s", "pause", &kata.Process{Args: []string{"/pause"}}),
+		request("a", "busybox", &kata.Process{Args: []string{"a"}, Env: prepare().Env[:1]}), request("b", "busybox", &kata.Process{Args: []string{"b"}, Env: prepare().Env[:1]}),
+	} {
+		_ = verdict(t, p, &kata.CreateSandboxRequest{})
+		if got := verdict(t, p, m); got != "" {
+			t.Errorf("%s: got %q", m.ContainerId, got)
+		}
+	}
+}

@@ -160,7 +160,11 @@ volumes_in(c) := {[own.volume, mount.source] |
 	some own in c.mounts
 	own.volume != ""
 	mount.destination == own.destination
+	mount.source != sandbox_shm
 }
+
+# One for the pod: a runtime may have it in the place of any volume on /dev/shm.
+sandbox_shm := "/run/kata-containers/sandbox/shm"
 
 # What the pod's containers have of one another is what the file says: one emptyDir is one directory, two are two.
 elsewhere(volume) if {
