@@ -64,7 +64,8 @@ func makeReadOnly(ctx context.Context, o Options, image *os.File) (int64, error)
 	return size, image.Truncate(size)
 }
 
-// add copies one file, whatever it is. Sockets are left out, as mkfs.ext4 does it: nobody listens.
+// add copies one file, whatever it is. As mkfs.ext4 does it, sockets are left out, since nobody listens, and of the
+// directory itself owner, mode and time: they are those of a place to work in.
 func (t *tree) add(path string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
@@ -75,7 +76,7 @@ func (t *tree) add(path string) error {
 		return err
 	}
 	name, kind := filepath.Join("/", rel), st.Mode&unix.S_IFMT
-	if kind == unix.S_IFSOCK {
+	if name == "/" && kind == unix.S_IFDIR || kind == unix.S_IFSOCK {
 		return nil
 	}
 	if first, ok := t.seen[place{st.Dev, st.Ino}]; ok && kind != unix.S_IFDIR {
@@ -97,7 +98,7 @@ func (t *tree) add(path string) error {
 func (t *tree) file(path, name string, kind uint32, st *unix.Stat_t) error {
 	switch kind {
 	case unix.S_IFDIR:
-		if name == "/" || name == "/lost+found" { // every file system has these
+		if name == "/lost+found" { // every file system has one
 			return nil
 		}
 		return t.to.Dir(name, 0)

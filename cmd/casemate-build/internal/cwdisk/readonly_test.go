@@ -23,11 +23,11 @@ func variety(t *testing.T) string {
 	in := func(name string) string { return filepath.Join(root, name) }
 	when := time.Unix(1_600_000_000, 0)
 	for _, err := range []error{
-		os.MkdirAll(in("bin"), 0o755), os.Mkdir(in("lost+found"), 0o700), os.Mkdir(in("tmp"), 0o755), os.Chmod(in("tmp"), 0o777|os.ModeSticky),
+		os.Mkdir(root, 0o700), os.Mkdir(in("bin"), 0o755), os.Mkdir(in("lost+found"), 0o700), os.Mkdir(in("tmp"), 0o755), os.Chmod(in("tmp"), 0o777|os.ModeSticky),
 		os.WriteFile(in("bin/sh"), bytes.Repeat([]byte("sh"), 5000), 0o755), os.Link(in("bin/sh"), in("bin/zz")), os.Symlink("sh", in("bin/ash")),
 		os.WriteFile(in("empty"), nil, 0o600), unix.Mkfifo(in("pipe"), 0o640), os.WriteFile(in(ConfigName), []byte(`{"config":{}}`), 0o600),
 		os.Chtimes(in("bin/sh"), when, when), os.Chtimes(in("bin"), when, when), os.Chtimes(in("tmp"), when, when), os.Chtimes(in("empty"), when, when),
-		os.Chtimes(in("pipe"), when, when), os.Chtimes(in(ConfigName), when, when), os.Chtimes(in("lost+found"), when, when), os.Chtimes(root, when, when),
+		os.Chtimes(in("pipe"), when, when), os.Chtimes(in(ConfigName), when, when), os.Chtimes(in("lost+found"), when, when),
 	} {
 		if err != nil {
 			t.Fatal(err)
