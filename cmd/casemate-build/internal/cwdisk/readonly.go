@@ -41,8 +41,12 @@ func makeReadOnly(ctx context.Context, o Options, image *os.File) (int64, error)
 	if err != nil {
 		return 0, err
 	}
-	t := &tree{root: o.Root, to: ext4.NewWriter(image), seen: map[place]string{}}
-	err = filepath.WalkDir(o.Root, func(path string, _ fs.DirEntry, err error) error {
+	root, err := filepath.EvalSymlinks(o.Root)
+	if err != nil {
+		return 0, err
+	}
+	t := &tree{root: root, to: ext4.NewWriter(image), seen: map[place]string{}}
+	err = filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
 		if err == nil {
 			err = ctx.Err()
 		}

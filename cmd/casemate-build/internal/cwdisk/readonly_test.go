@@ -59,6 +59,13 @@ func TestSameFilesSamePin(t *testing.T) {
 	if second := pin(variety(t)); second != first {
 		t.Errorf("the same files elsewhere: %s, want %s", second, first)
 	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(root, link); err != nil {
+		t.Fatal(err)
+	}
+	if linked := pin(link); linked != first {
+		t.Errorf("by a link: %s, want %s", linked, first)
+	}
 	if err := os.Chmod(filepath.Join(root, "empty"), 0o640); err != nil {
 		t.Fatal(err)
 	}
