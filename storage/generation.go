@@ -111,13 +111,18 @@ func (r *records) write(disk recordDisk, slot int, g Generation) error {
 }
 
 // spare chooses a slot that does not hold last, by chance: two guests that write at the same time are not to hit the
-// same.
+// same. Where the host has copied last into all of them any will do.
 func spare(all [recordSlots]Generation, last Generation) int {
-	var b [1]byte
-	for {
-		rand.Read(b[:]) // never fails
-		if slot := int(b[0]) % recordSlots; all[slot] != last || last.Number == 0 {
-			return slot
+	var free []int
+	for slot, g := range all {
+		if g != last || last.Number == 0 {
+			free = append(free, slot)
 		}
 	}
+	var b [1]byte
+	rand.Read(b[:]) // never fails
+	if len(free) == 0 {
+		return int(b[0]) % recordSlots
+	}
+	return free[int(b[0])%len(free)]
 }

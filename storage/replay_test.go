@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/casemate/casemate/storage/luks"
 )
@@ -288,6 +289,31 @@ func TestHostileRecords(t *testing.T) {
 	short := &cutDisk{d.b[:luks.RecordsSize-1], -1}
 	if _, err := r.read(short); err == nil {
 		t.Error("a short disk was read")
+	}
+}
+
+// TestReplayCopiedRecords attacks the choice of a slot: a host that fills every slot with the last record, which
+// verifies wherever it stands, must not keep the guest looking for another one.
+func TestReplayCopiedRecords(t *testing.T) {
+	p, d := counted(t)
+	r := newReplay(t, p)
+	for slot := range recordSlots {
+		if err := r.write(d, slot, p.last); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.raise(context.Background(), d) }()
+	select {
+	case err := <-done:
+		if err != nil || p.last.Number != 2 {
+			t.Errorf("got %v, %+v", err, p.last)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it looks for a slot still")
+	}
+	if err := newReplay(t, p).raise(t.Context(), d); err != nil {
+		t.Errorf("locked out: %v", err)
 	}
 }
 

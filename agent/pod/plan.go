@@ -115,8 +115,14 @@ func (s *Service) plan(req *kata.CreateContainerRequest) (*plan, error) {
 			return nil, refused("devices: the pause container has none, and no mounts of others")
 		}
 		p.image, p.cdi = "", nil
-	} else if p.image == "" {
+		return p, nil
+	}
+	switch a := p.oci.GetAnnotations(); {
+	case p.image == "":
 		return nil, refused("image: the root file system is an image that the guest pulls")
+	case a[typeContainerd] == "sandbox" || a[typeCRIO] == "sandbox":
+		// Policies tell the pause container by these; one that asks no more of it would let any command by.
+		return nil, refused("image: the sandbox's own container is the pause program, and a storage says otherwise")
 	}
 	return p, nil
 }

@@ -49,9 +49,9 @@ func newDisk(s streams) *cobra.Command {
 the new file OUT, for casemate disk run. The form mkcw is that of buildah mkcw: LUKS1
 and ext4, which libkrun's guests open too; nothing notices a change of its blocks. The
 form verity is LUKS2 with a hash tree inside; the pin that is printed goes into
-initdata as disk.verity, and only these bytes run. The passphrase is read from
+initdata as disk.verity, and only these bytes run; the same ROOT has the same pin. The passphrase is read from
 FILE or, where there is none, made and written there; it is the secret that
-disk.key names at keybroker. mkfs.ext4 and debugfs must be installed.`,
+disk.key names at keybroker. For mkcw mkfs.ext4 and debugfs must be installed.`,
 		Args: exactly("ROOT", "OUT"),
 		RunE: func(c *cobra.Command, args []string) error { return d.run(c.Context(), args[0], args[1]) },
 	}
@@ -59,7 +59,7 @@ disk.key names at keybroker. mkfs.ext4 and debugfs must be installed.`,
 	f.StringVar(&d.form, "form", "mkcw", "mkcw or verity")
 	f.StringVar(&d.options.ImageConfig, "image-config", "", "`FILE` with the OCI image config; without it ROOT has one as "+cwdisk.ConfigName)
 	f.StringVar(&d.passphrase, "passphrase-file", "", "`FILE` with the passphrase, its bytes as they are (required)")
-	f.IntVar(&d.options.Slop, "slop", 25, "`PERCENT` of room that is left in the file system")
+	f.IntVar(&d.options.Slop, "slop", 25, "`PERCENT` of room that is left in the file system of mkcw")
 	f.StringVar(&t.WorkloadID, "workload-id", "", "the disk's `ID`, which the guest compares with disk.workload_id (required)")
 	f.StringVar(&t.AttestationURL, "attestation-url", "", "`URL` of the relying party, which the guest compares with kbs.url")
 	f.StringVar(&t.TEEData, "tee-data", `{"gen":"milan"}`, "`JSON` for libkrun")

@@ -69,6 +69,8 @@ func addSNP(r *owner.Registration, from measured.Result) error {
 		r.SNP = new(owner.SNPReference)
 	}
 	r.SNP.Debug = r.SNP.Debug || from.Debug()
+	// A digest that no kernel went into is the firmware's alone, as casemate-build measure says in its text.
+	r.SNP.FirmwareOnly = r.SNP.FirmwareOnly || slices.ContainsFunc(from.Values, func(v measured.Value) bool { return !slices.Contains(v.From, "kernel") })
 	return set(&r.SNP.Measurements, from, "measurement ")
 }
 

@@ -19,13 +19,16 @@ import (
 var (
 	valueA, valueB, valueC = strings.Repeat("aa", 48), strings.Repeat("bb", 48), strings.Repeat("cc", 48)
 	pcr4, pcr8             = strings.Repeat("44", 32), strings.Repeat("88", 32)
+	booted                 = []string{"firmware", "kernel"}
 )
 
 // releaseFiles writes a signed bundle and its key.
 func releaseFiles(t *testing.T, change func(*measured.Bundle)) beside {
 	t.Helper()
 	b := measured.Bundle{Release: "1.0", Results: []measured.Result{
-		{Kind: measured.SNP, Values: []measured.Value{{Name: "measurement vcpus=1", Hex: valueA}, {Name: "measurement vcpus=2", Hex: valueB}, {Name: "measurement again", Hex: valueA}}},
+		{Kind: measured.SNP, Inputs: []measured.Input{measured.File("firmware", nil), measured.File("kernel", nil)}, Values: []measured.Value{
+			{Name: "measurement vcpus=1", Hex: valueA, From: booted}, {Name: "measurement vcpus=2", Hex: valueB, From: booted}, {Name: "measurement again", Hex: valueA, From: booted},
+		}},
 		{Kind: measured.TDX, Values: []measured.Value{{Name: "MRTD", Hex: valueA}, {Name: "RTMR1", Hex: valueB}, {Name: "RTMR2", Hex: valueC}}},
 		{Kind: measured.TPM, Values: []measured.Value{{Name: "PCR 4 sha256", Hex: pcr4}, {Name: "PCR 4 sha384", Hex: valueA}, {Name: "PCR 8 sha256", Hex: pcr8}}},
 	}}
@@ -92,6 +95,7 @@ func TestValuesRefused(t *testing.T) {
 		{"a register of its own", "tees = ['tpm']\n[tpm.pcrs]\n4 = ['" + pcr8 + "']\n", "has values for PCR 4", nil},
 		{"a TEE that the release is not for", snp, "no reference values for snp", func(b *measured.Bundle) { b.Results = b.Results[1:] }},
 		{"a debug release", snp, "want debug = true", debug},
+		{"firmware that boots any kernel", snp, "firmware_only", func(b *measured.Bundle) { b.Results[0].Values[1].From = booted[:1] }},
 		{"a result without the value", snp, "no snp measurement", func(b *measured.Bundle) { b.Results[0].Values = []measured.Value{{Name: "other", Hex: valueA}} }},
 	} {
 		if r, err := readRegistration(registrationFile(t, bareRegistration+tt.text), releaseFiles(t, tt.change)); err == nil || !strings.Contains(err.Error(), tt.want) {

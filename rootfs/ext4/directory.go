@@ -56,6 +56,10 @@ func (i *inode) kind() byte {
 		return typeLink
 	case unix.S_IFCHR:
 		return typeChar
+	case unix.S_IFBLK:
+		return typeBlock
+	case unix.S_IFIFO:
+		return typeFIFO
 	}
 	return typeFile
 }

@@ -7,8 +7,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -24,7 +22,7 @@ const (
 	extentMagic = 0xF30A
 
 	// Values of directory entries.
-	typeFile, typeDir, typeChar, typeLink = 1, 2, 3, 7
+	typeFile, typeDir, typeChar, typeBlock, typeFIFO, typeLink = 1, 2, 3, 4, 5, 7
 )
 
 // layout says where metadata lies: per group its two bitmaps, all of them behind one
@@ -32,6 +30,7 @@ const (
 type layout struct {
 	blocks, groups, meta int64 // meta is the first block of metadata
 	perGroup, tables     int64 // inodes, and blocks with them, of a group
+	free                 int64 // blocks at the end, where there are more inodes than groups for the data alone have room for
 }
 
 // plan finds the least number of groups that has room for itself.
@@ -41,6 +40,9 @@ func plan(used, inodes int64) (layout, error) {
 		l := layout{groups: groups, meta: used, perGroup: perGroup, tables: perGroup / inodesInBlock}
 		l.blocks = used + groups*(2+l.tables)
 		if l.blocks <= groups*groupBlocks && perGroup <= groupBlocks {
+			// The kernel counts the groups by their blocks: the last one has at least one.
+			l.free = max(0, (groups-1)*groupBlocks+1-l.blocks)
+			l.blocks += l.free
 			return l, nil
 		}
 	}
@@ -79,7 +81,8 @@ func (f *Writer) metadata(l layout) error {
 	used := int64(firstInode - 1 + len(f.inodes))
 	for g := range l.groups {
 		inodes := min(max(used-g*l.perGroup, 0), l.perGroup)
-		if err := f.put(l.blockBitmap(g), taken(0, 0)); err != nil { // no block is free
+		from, to := l.freeIn(g)
+		if err := f.put(l.blockBitmap(g), taken(from, to)); err != nil {
 			return err
 		}
 		if err := f.put(l.inodeBitmap(g), taken(inodes, l.perGroup)); err != nil {
@@ -92,6 +95,7 @@ func (f *Writer) metadata(l layout) error {
 		binary.LittleEndian.PutUint32(d, uint32(l.blockBitmap(g)))
 		binary.LittleEndian.PutUint32(d[4:], uint32(l.inodeBitmap(g)))
 		binary.LittleEndian.PutUint32(d[8:], uint32(l.table(g)))
+		binary.LittleEndian.PutUint16(d[12:], uint16(to-from))
 		binary.LittleEndian.PutUint16(d[14:], uint16(l.perGroup-inodes))
 		binary.LittleEndian.PutUint16(d[16:], uint16(f.directories(g, l)))
 	}
@@ -107,6 +111,13 @@ func (f *Writer) put(block int64, b []byte) error {
 		return fmt.Errorf("writing the file system: %w", err)
 	}
 	return nil
+}
+
+// freeIn are the blocks of a group from which and to which none is used, counted from its first.
+func (l layout) freeIn(group int64) (from, to int64) {
+	first := group * groupBlocks
+	to = min(l.blocks-first, groupBlocks)
+	return min(max(l.blocks-l.free-first, 0), to), to
 }
 
 // taken is a bitmap of which the bits from one to below another are clear. Those that
@@ -149,49 +160,11 @@ func (f *Writer) inodeTable(group int64, l layout) []byte {
 	return b
 }
 
-// encode writes struct ext4_inode. Times and owner are zero.
-func (i *inode) encode(b []byte) {
-	le := binary.LittleEndian
-	le.PutUint16(b, uint16(i.mode))
-	le.PutUint32(b[4:], uint32(i.size))
-	le.PutUint16(b[26:], uint16(i.links()))
-	le.PutUint16(b[128:], 32) // i_extra_isize: the kernel's own
-	block := b[40 : 40+inodeBlockBytes]
-	switch {
-	case i.fast():
-		copy(block, i.target)
-		return
-	case i.mode&unix.S_IFMT == unix.S_IFCHR:
-		le.PutUint32(block, i.major<<8|i.minor)
-		return
-	}
-	le.PutUint32(b[28:], uint32(i.blocks()*BlockSize/512))
-	le.PutUint32(b[32:], flagExtents)
-	le.PutUint16(block, extentMagic)
-	le.PutUint16(block[4:], maxExtents)
-	n := 0
-	for done := int64(0); done < i.blocks(); n++ {
-		e := block[12*(n+1):]
-		length := min(i.blocks()-done, extentBlocks)
-		le.PutUint32(e, uint32(done))
-		le.PutUint16(e[4:], uint16(length))
-		le.PutUint32(e[8:], uint32(i.at+done))
-		done += length
-	}
-	le.PutUint16(block[2:], uint16(n))
-}
-
 func (i *inode) links() int {
 	if !i.isDir() {
-		return 1
+		return 1 + i.names
 	}
-	n := 2
-	for _, c := range i.children {
-		if c.isDir() {
-			n++
-		}
-	}
-	return n
+	return 2 + i.subdirs
 }
 
 // sizeBits is the exponent of the number of groups that may keep their metadata together.

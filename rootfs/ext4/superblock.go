@@ -8,6 +8,7 @@ const (
 	superblockAt = 1024
 	magic        = 0xEF53
 
+	compatExtAttr      = 0x8
 	compatSparseSuper2 = 0x200 // and no group named: there are no backups
 
 	incompatFileType = 0x2
@@ -24,6 +25,7 @@ func (f *Writer) superblock(l layout, freeInodes uint32) []byte {
 	s := block[superblockAt:]
 	le.PutUint32(s[0x00:], uint32(l.perGroup*l.groups))
 	le.PutUint32(s[0x04:], uint32(l.blocks))
+	le.PutUint32(s[0x0C:], uint32(l.free))
 	le.PutUint32(s[0x10:], freeInodes)
 	le.PutUint32(s[0x18:], 2) // blocks of 1024 << 2 bytes
 	le.PutUint32(s[0x1C:], 2) // clusters too
@@ -38,6 +40,9 @@ func (f *Writer) superblock(l layout, freeInodes uint32) []byte {
 	le.PutUint32(s[0x54:], firstInode)
 	le.PutUint16(s[0x58:], inodeSize)
 	le.PutUint32(s[0x5C:], compatSparseSuper2)
+	if f.xattrs {
+		le.PutUint32(s[0x5C:], compatSparseSuper2|compatExtAttr)
+	}
 	le.PutUint32(s[0x60:], incompatFileType|incompatExtents|incompatFlexBG)
 	le.PutUint32(s[0x64:], readOnlyLargeFile|readOnlyExtraIsize)
 	uuid := f.data.Sum(nil)[:16]

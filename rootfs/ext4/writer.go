@@ -18,11 +18,12 @@ const (
 	// BlockSize is in bytes, as that of dm-verity.
 	BlockSize = 4096
 
-	// MaxFile is the largest file in bytes: the four extents that an inode has room for.
-	MaxFile = maxExtents * extentBlocks * BlockSize
+	// MaxFile is more bytes than an image has room for in one file.
+	MaxFile = maxGroups * groupBlocks * BlockSize
 
-	maxExtents   = 4
-	extentBlocks = 1 << 15 // of an extent that is written
+	maxExtents   = 4                // that an inode has room for
+	leafExtents  = BlockSize/12 - 1 // that a block of them has
+	extentBlocks = 1 << 15          // of an extent that is written
 	maxName      = 255
 	maxInodes    = 1 << 18
 	dirPerm      = 0o755
@@ -45,6 +46,7 @@ type Writer struct {
 	root   *inode
 	names  map[string]*inode
 	err    error
+	xattrs bool // some file has one
 }
 
 // inode is a file of any kind.
@@ -52,8 +54,14 @@ type inode struct {
 	number       uint32
 	mode         uint32
 	size, at     int64 // in bytes; the first block
+	leaf         int64 // block with the extents, where the inode has no room for them
 	target       string
 	major, minor uint32
+	uid, gid     uint32
+	modified     int64
+	capability   []byte
+	names        int // beyond the first
+	subdirs      int
 	parent       *inode
 	children     []child // of a directory, in the order of their names' arrival
 }
@@ -97,12 +105,9 @@ func (f *Writer) Symlink(name, target string) error {
 // fast says that a link's target lies in the inode.
 func (i *inode) fast() bool { return i.target != "" && len(i.target) < inodeBlockBytes }
 
-// CharDevice adds a node of a character device. Both numbers are below 256.
+// CharDevice adds a node of a character device, with numbers as BlockDevice takes them.
 func (f *Writer) CharDevice(name string, perm, major, minor uint32) error {
-	if f.err == nil && (major > 255 || minor > 255) {
-		f.err = fmt.Errorf("adding %s: device %d:%d, want numbers below 256", name, major, minor)
-	}
-	return f.add(name, &inode{mode: unix.S_IFCHR | perm, major: major, minor: minor})
+	return f.device(name, unix.S_IFCHR|perm, major, minor)
 }
 
 // File adds a regular file of size bytes from r.
@@ -118,31 +123,41 @@ func (f *Writer) File(name string, perm uint32, size int64, r io.Reader) error {
 }
 
 func (f *Writer) add(name string, i *inode) error {
-	if f.err != nil {
-		return f.err
-	}
-	base := path.Base(name)
-	switch {
-	case !path.IsAbs(name) || path.Clean(name) != name || len(base) > maxName || strings.ContainsRune(name, 0) || f.names[name] != nil:
-		f.err = fmt.Errorf("adding %q: %w", name, ErrName)
-	case len(f.inodes) >= maxInodes:
+	if f.err == nil && len(f.inodes) >= maxInodes {
 		f.err = fmt.Errorf("adding %q: over %d files", name, maxInodes)
 	}
-	parent := path.Dir(name)
-	if f.err == nil && f.names[parent] == nil {
-		f.err = f.Dir(parent, dirPerm)
+	parent, base, err := f.place(name)
+	if err != nil {
+		return err
 	}
-	if f.err == nil && !f.names[parent].isDir() {
-		f.err = fmt.Errorf("adding %q: %s is no directory", name, parent)
-	}
-	if f.err != nil {
+	if i.isDir() && parent.links() >= maxLinks {
+		f.err = fmt.Errorf("adding %q: over %d directories in one", name, maxLinks)
 		return f.err
 	}
-	i.parent, i.number = f.names[parent], firstInode+uint32(len(f.inodes))
-	i.parent.children = append(i.parent.children, child{base, i})
+	if i.isDir() {
+		parent.subdirs++
+	}
+	i.parent, i.number = parent, firstInode+uint32(len(f.inodes))
+	parent.children = append(parent.children, child{base, i})
 	f.inodes = append(f.inodes, i)
 	f.names[name] = i
 	return nil
+}
+
+// place finds the directory for a new name, and makes it.
+func (f *Writer) place(name string) (parent *inode, base string, err error) {
+	base = path.Base(name)
+	if f.err == nil && (!path.IsAbs(name) || path.Clean(name) != name || len(base) > maxName || strings.ContainsRune(name, 0) || f.names[name] != nil) {
+		f.err = fmt.Errorf("adding %q: %w", name, ErrName)
+	}
+	dir := path.Dir(name)
+	if f.err == nil && f.names[dir] == nil {
+		f.err = f.Dir(dir, dirPerm)
+	}
+	if f.err == nil && !f.names[dir].isDir() {
+		f.err = fmt.Errorf("adding %q: %s is no directory", name, dir)
+	}
+	return f.names[dir], base, f.err
 }
 
 // content writes what lies in blocks of its own.
@@ -156,5 +171,10 @@ func (f *Writer) content(name string, i *inode, r io.Reader) error {
 		f.err = fmt.Errorf("adding %s: %w", name, err)
 	}
 	f.block += i.blocks()
+	if f.err == nil && i.extents() > maxExtents {
+		i.leaf = f.block
+		f.block++
+		f.err = f.put(i.leaf, i.extentBlock())
+	}
 	return f.err
 }

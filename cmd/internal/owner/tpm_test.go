@@ -81,6 +81,7 @@ func TestDeviceRegistration(t *testing.T) {
 		{"values without the device", `devices = ["tpm"]`, "", `lacks "tpm"`},
 		{"a device that nobody verifies", `["tpm"]`, `["tpm", "nvidia"]`, `unknown device "nvidia"`},
 		{"a TEE as device", `["tpm"]`, `["tpm", "snp"]`, `unknown device "snp"`},
+		{"a debug image's registers", "[tpm]", "[tpm]\ndebug = true", "want debug = true"},
 		{"a device twice", `["tpm"]`, `["tpm", "tpm"]`, "listed twice"},
 		{"a TPM beside Azure's", `["snp"]`, `["snp", "az-snp-vtpm"]`, "devices beside tee"},
 		{"a TPM beside itself", `["snp"]`, `["snp", "tpm"]`, "devices beside tee"},

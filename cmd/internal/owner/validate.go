@@ -79,19 +79,19 @@ func (r *Registration) validateTEEs() error {
 	return nil
 }
 
-// DebugValues reports whether the reference values for tee are those of debug images.
+// DebugValues reports whether the reference values for tee, or for a TPM beside it, are those of debug images.
 func (r *Registration) DebugValues(tee evidence.TEE) bool {
 	return OnSNP(tee) && r.SNP != nil && r.SNP.Debug ||
 		OnTDX(tee) && r.TDX != nil && r.TDX.Debug ||
 		OnAzure(tee) && r.Azure != nil && r.Azure.Debug ||
-		tee == evidence.TPM && r.TPM != nil && r.TPM.Debug
+		(tee == evidence.TPM || r.HasDevice(evidence.TPM)) && r.TPM != nil && r.TPM.Debug
 }
 
 // validateDebug keeps values of debug images out of a workload that is not for debugging.
 func (r *Registration) validateDebug() error {
 	for _, tee := range r.TEEs {
 		if r.DebugValues(tee) && !r.Debug {
-			return fmt.Errorf("the %s reference values are those of a debug image, which gives its host a shell: want debug = true above all tables", tee)
+			return fmt.Errorf("the reference values for %s are those of a debug image, which gives its host a shell: want debug = true above all tables", tee)
 		}
 	}
 	return nil

@@ -5,7 +5,7 @@ package cwdisk
 import (
 	"context"
 	"crypto/aes"
-	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +23,7 @@ import (
 type Options struct {
 	Root        string // the directory that becomes the root file system
 	ImageConfig string // file with the whole OCI image config; empty: Root has it as ConfigName
-	Slop        int    // percent of room that is left
+	Slop        int    // percent of room that is left, where the file system is written to
 	Trailer     krun.Trailer
 	Passphrase  []byte // the caller clears it
 	Verity      bool   // casemate's form
@@ -65,16 +65,21 @@ func write(ctx context.Context, out string, o Options) (r Result, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	image := filepath.Join(dir, "image")
-	size, err := makeExt4(ctx, o, image)
-	if err != nil {
-		return r, err
+	var size int64
+	if !o.Verity {
+		if size, err = makeExt4(ctx, o, image); err != nil {
+			return r, err
+		}
 	}
-	plain, err := os.OpenFile(image, os.O_RDWR, 0)
+	plain, err := os.OpenFile(image, os.O_RDWR|os.O_CREATE, diskMode)
 	if err != nil {
 		return r, err
 	}
 	defer plain.Close()
 	if o.Verity {
+		if size, err = makeReadOnly(ctx, o, plain); err != nil {
+			return r, err
+		}
 		if r.Pin, size, err = addTree(ctx, plain, size); err != nil {
 			return r, err
 		}
@@ -92,10 +97,14 @@ func write(ctx context.Context, out string, o Options) (r Result, err error) {
 	return r, err
 }
 
-// addTree appends the tree over all of a file system to it.
+// addTree appends the tree over all of a file system to it. The salt is made of the content, so that the same files have
+// the same pin.
 func addTree(ctx context.Context, image *os.File, size int64) (*verity.Pin, int64, error) {
-	salt := make([]byte, 32)
-	rand.Read(salt) // never fails
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(image, 0, size)); err != nil {
+		return nil, 0, err
+	}
+	salt := sum.Sum(nil)
 	p := verity.Params{
 		HashType: 1, Algorithm: "sha256", Salt: salt, DataBlockSize: blockSize, HashBlockSize: blockSize,
 		DataBlocks: uint64(size / blockSize), HashOffset: uint64(size), //nolint:gosec // positive

@@ -67,17 +67,23 @@ func room(root string) (size int64, entries int64, err error) {
 	return size, entries, err
 }
 
+// config returns the image's config, and whether it comes from outside of the directory.
+func (o Options) config() (raw []byte, added bool, err error) {
+	inside := filepath.Join(o.Root, ConfigName)
+	if o.ImageConfig == "" {
+		raw, err = checkConfig(inside)
+		return raw, false, err
+	}
+	if _, err := os.Lstat(inside); !errors.Is(err, fs.ErrNotExist) {
+		return nil, false, fmt.Errorf("%s is there, and another config was given: %w", inside, errors.Join(err, fs.ErrExist))
+	}
+	raw, err = checkConfig(o.ImageConfig)
+	return raw, true, err
+}
+
 // makeExt4 writes an ext4 with the tree of o.Root and the config to a new file and returns its size.
 func makeExt4(ctx context.Context, o Options, image string) (int64, error) {
-	inside := filepath.Join(o.Root, ConfigName)
-	config := inside
-	if o.ImageConfig != "" {
-		if _, err := os.Lstat(inside); !errors.Is(err, fs.ErrNotExist) {
-			return 0, fmt.Errorf("%s is there, and another config was given: %w", inside, errors.Join(err, fs.ErrExist))
-		}
-		config = o.ImageConfig
-	}
-	raw, err := checkConfig(config)
+	raw, added, err := o.config()
 	if err != nil {
 		return 0, err
 	}
@@ -88,14 +94,11 @@ func makeExt4(ctx context.Context, o Options, image string) (int64, error) {
 	size += size*int64(o.Slop)/100 + int64(len(raw))
 	size = (max(size, minSize) + blockSize - 1) / blockSize * blockSize
 	args := []string{"-q", "-F", "-b", strconv.Itoa(blockSize), "-m", "0", "-N", strconv.FormatInt(entries*5/4+64, 10)}
-	if o.Verity { // never written to
-		args = append(args, "-O", "^has_journal")
-	}
 	args = append(args, "-d", o.Root, image, strconv.FormatInt(size/1024, 10)+"K")
 	if err := tool(ctx, "mkfs.ext4", args...); err != nil {
 		return 0, err
 	}
-	if o.ImageConfig != "" {
+	if added {
 		if err := addConfig(ctx, image, raw); err != nil {
 			return 0, err
 		}

@@ -43,6 +43,8 @@ func ParseConfig(digest string, text []byte) (*ImageConfig, error) {
 // policy's data.
 type container struct {
 	Name     string     `json:"name"`
+	Pod      int        `json:"pod"`    // its number in the file
+	Key      string     `json:"key"`    // of that pod's container alone
 	Images   []string   `json:"images"` // the reference in the spellings that runtimes use
 	Args     []string   `json:"args"`
 	Env      []string   `json:"env"`          // exact entries
@@ -69,6 +71,7 @@ type mount struct {
 	Destination string `json:"destination"`
 	Source      string `json:"source"`
 	Readonly    bool   `json:"readonly"`
+	Volume      string `json:"volume"` // of the pod's emptyDirs; "" for anything else
 }
 
 // Where a pod's files are in the guest (kata 4.1). The id is the container's.
@@ -406,7 +409,11 @@ func (p *pod) mounts(c *containerSpec) ([]mount, error) {
 		if m.SubPath != "" || m.SubPathExpr != "" {
 			return nil, fmt.Errorf("container %s: volume %s: subPath is not served", c.Name, m.Name)
 		}
-		list = append(list, mount{Destination: m.MountPath, Source: source, Readonly: m.ReadOnly})
+		own := mount{Destination: m.MountPath, Source: source, Readonly: m.ReadOnly}
+		if p.Volumes[i].EmptyDir != nil {
+			own.Volume = m.Name
+		}
+		list = append(list, own)
 	}
 	return list, nil
 }

@@ -84,7 +84,7 @@ func Generate(ctx context.Context, text []byte, images Images, o Options) (*Poli
 		Containers []container `json:"containers"`
 	}
 	data.Logs = !o.NoLogs
-	for _, p := range pods {
+	for n, p := range pods {
 		for _, list := range [][]containerSpec{p.InitContainers, p.Containers} {
 			for i := range list {
 				img, err := images.Config(ctx, list[i].Image)
@@ -95,6 +95,7 @@ func Generate(ctx context.Context, text []byte, images Images, o Options) (*Poli
 				if err != nil {
 					return nil, fmt.Errorf("pod %s: %w", p.name, err)
 				}
+				c.Pod, c.Key = n, fmt.Sprintf("%d/%s", n, c.Name)
 				data.Containers = append(data.Containers, c)
 				out.Notes = append(out.Notes, notes...)
 			}

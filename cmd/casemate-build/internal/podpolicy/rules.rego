@@ -41,12 +41,12 @@ default ReadStreamRequest := false
 
 ReadStreamRequest if policy_data.logs
 
-# The pod's state: which container of the pod file each id is.
+# The pod's state: that there is a sandbox, and which container of the pod file each id is.
 
 default CreateSandboxRequest := false
 
-CreateSandboxRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/containers", "value": {}}]} if {
-	not data.pstate.containers
+CreateSandboxRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate/sandbox", "value": true}]} if {
+	not data.pstate.sandbox
 	input.guest_hook_path == ""
 	count(input.kernel_modules) == 0
 	input.sandbox_pidns == false
@@ -58,9 +58,20 @@ CreateSandboxRequest := {"allowed": true, "ops": [{"op": "add", "path": "/pstate
 	}
 }
 
-running(name) if {
-	some id
-	data.pstate.containers[id] == name
+# A container has a key of its own: what one request adds is taken back alone when it fails.
+state_of(id) := concat("", ["container:", id])
+
+running(key) if {
+	some id, container in data.pstate
+	startswith(id, "container:")
+	container.key == key
+}
+
+# A file may have several pods, and a guest is one of them.
+another_pod(c) if {
+	some other in policy_data.containers
+	other.pod != c.pod
+	running(other.key)
 }
 
 # A container id is a name, so that it is one key of the state.
@@ -68,26 +79,29 @@ plain(id) if regex.match(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`, id)
 
 default CreateContainerRequest := false
 
-CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate/containers", input.container_id]), "value": "/pause"}]} if {
+CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate", state_of(input.container_id)]), "value": {"key": "/pause", "volumes": {}}}]} if {
 	plain(input.container_id)
-	data.pstate.containers
+	data.pstate.sandbox
 	not running("/pause")
 	is_pause
+	pause_program
 	is_null(input.string_user)
 	confined(pause_capabilities, [])
 	count(input.devices) == 0
+	count(input.shared_mounts) == 0
 	every mount in input.OCI.Mounts {
 		allowed_mount(mount, [])
 	}
 }
 
-CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate/containers", input.container_id]), "value": c.name}]} if {
+CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat("/", ["/pstate", state_of(input.container_id)]), "value": {"key": c.key, "volumes": {name: source | some [name, source] in volumes_in(c)}}}]} if {
 	plain(input.container_id)
-	data.pstate.containers
+	data.pstate.sandbox
 	not is_pause
 	matches := [candidate |
 		some candidate in policy_data.containers
-		not running(candidate.name)
+		not running(candidate.key)
+		not another_pod(candidate)
 		is_container(candidate)
 	]
 	c := matches[0]
@@ -95,14 +109,29 @@ CreateContainerRequest := {"allowed": true, "ops": [{"op": "add", "path": concat
 
 default RemoveContainerRequest := true
 
-RemoveContainerRequest := {"allowed": true, "ops": [{"op": "remove", "path": concat("/", ["/pstate/containers", input.container_id])}]} if {
+RemoveContainerRequest := {"allowed": true, "ops": [{"op": "remove", "path": concat("/", ["/pstate", state_of(input.container_id)])}]} if {
 	plain(input.container_id)
-	data.pstate.containers[input.container_id]
+	data.pstate[state_of(input.container_id)]
 }
 
 is_pause if input.OCI.Annotations["io.kubernetes.cri.container-type"] == "sandbox"
 
 is_pause if input.OCI.Annotations["io.kubernetes.cri-o.ContainerType"] == "sandbox"
+
+# The pod file does not say what it runs, and the guest has the program itself. A request that brought an image under
+# this name would have any command of the host's.
+pause_program if {
+	input.OCI.Process.Args == ["/pause"]
+	input.OCI.Process.Cwd == "/"
+	input.OCI.Process.Terminal == false
+	every variable in input.OCI.Process.Env {
+		startswith(variable, "PATH=/")
+	}
+	every storage in input.storages {
+		storage.driver == "image_guest_pull"
+		storage.source == "pause"
+	}
+}
 
 pause_capabilities := {
 	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
@@ -117,6 +146,42 @@ is_container(c) if {
 	every mount in input.OCI.Mounts {
 		allowed_mount(mount, c.mounts)
 	}
+	every volume in volumes_in(c) {
+		not elsewhere(volume)
+		every other in volumes_in(c) {
+			same_volume(volume, other)
+		}
+	}
+}
+
+# Where the request has the pod's emptyDirs, as pairs of name and source.
+volumes_in(c) := {[own.volume, mount.source] |
+	some mount in input.OCI.Mounts
+	some own in c.mounts
+	own.volume != ""
+	mount.destination == own.destination
+	mount.source != sandbox_shm
+}
+
+# One for the pod: a runtime may have it in the place of any volume on /dev/shm.
+sandbox_shm := "/run/kata-containers/sandbox/shm"
+
+# What the pod's containers have of one another is what the file says: one emptyDir is one directory, two are two.
+elsewhere(volume) if {
+	some id, container in data.pstate
+	startswith(id, "container:")
+	some name, source in container.volumes
+	not same_volume(volume, [name, source])
+}
+
+same_volume(a, b) if {
+	a[0] == b[0]
+	a[1] == b[1]
+}
+
+same_volume(a, b) if {
+	a[0] != b[0]
+	a[1] != b[1]
 }
 
 image_of(c) if {
@@ -321,7 +386,7 @@ default ExecProcessRequest := false
 
 ExecProcessRequest if {
 	some c in policy_data.containers
-	c.name == data.pstate.containers[input.container_id]
+	c.key == data.pstate[state_of(input.container_id)].key
 	input.process.Args in c.exec
 	input.process.Terminal == false
 	surroundings_of(c, input.process)
@@ -348,7 +413,7 @@ default TtyWinResizeRequest := true
 
 interactive(id) if {
 	some c in policy_data.containers
-	c.name == data.pstate.containers[id]
+	c.key == data.pstate[state_of(id)].key
 	c.stdin
 }
 
