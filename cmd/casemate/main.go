@@ -132,7 +132,7 @@ func verbs() []verb {
 		{"explain", "attestation|policy|timeline …", "print why the last handshake or request was denied, and what took how long", runExplain},
 		{"doctor", "[PLATFORM]", "print what proves firmware, kernel, agent and initdata here, and who signs it", runDoctor},
 		{"volume", "create|open|close …", "make, map or unmap an encrypted volume that configuration names", runVolume},
-		{"disk", "run [--tty] DEV", "attest, unlock a disk of buildah mkcw and run its program", runDisk},
+		{"disk", "run [--tty] DEV", "attest, unlock a confidential-workload disk and run its program", runDisk},
 		{"serve", "", "serve the key provider, the attestation agent, the data hub, REST and containers as configured", runServe},
 		{"ps", "[--json]", "list the containers of casemate serve", runPS},
 		{"logs", "[--follow] NAME", "print the end of a container's output", runLogs},
