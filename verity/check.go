@@ -84,7 +84,7 @@ type levelCheck struct {
 func (c levelCheck) worker() func(number uint64) error {
 	h := c.hasher().knowingZeros(c.blockSize)
 	in := make([]byte, c.perBlock*uint64(c.blockSize))
-	block, sum := make([]byte, c.HashBlockSize), make([]byte, 0, c.digestSize)
+	block, sums := make([]byte, c.HashBlockSize), make([]byte, c.HashBlockSize)
 	return func(number uint64) error {
 		if err := readFull(c.digests, block, c.level.offset+number*uint64(c.HashBlockSize)); err != nil {
 			return err
@@ -94,9 +94,10 @@ func (c levelCheck) worker() func(number uint64) error {
 		if err := readFull(c.below, in[:n*uint64(c.blockSize)], c.belowOffset+from*uint64(c.blockSize)); err != nil {
 			return err
 		}
+		h.sums(sums, c.slot, in[:n*uint64(c.blockSize)], c.blockSize)
 		for i := range int(n) {
-			sum = h.sum(sum[:0], in[i*c.blockSize:][:c.blockSize])
-			if subtle.ConstantTimeCompare(sum, block[i*c.slot:][:c.digestSize]) != 1 {
+			at := i * c.slot
+			if subtle.ConstantTimeCompare(sums[at:at+c.digestSize], block[at:at+c.digestSize]) != 1 {
 				c.first.add(from + uint64(i))
 				break
 			}

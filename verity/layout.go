@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"hash"
 	"math/bits"
+
+	"github.com/casemate/casemate/verity/sha256x2"
 )
 
 // level is one level of a tree: blocks of digests of the level below it.
@@ -46,9 +48,10 @@ func newLayout(p Params) layout {
 	return l
 }
 
-// hasher digests blocks of one tree, one at a time.
+// hasher digests blocks of one tree.
 type hasher struct {
 	h        hash.Hash
+	pairs    *sha256x2.Hasher // two blocks at once; nil where the algorithm is another
 	salt     []byte
 	saltLast bool
 	// A block of zeros, and its digest: images have many of them, and to see that a
@@ -57,7 +60,15 @@ type hasher struct {
 }
 
 func (l layout) hasher() hasher {
-	return hasher{h: newHash(l.Algorithm)(), salt: l.Salt, saltLast: l.HashType == 0}
+	h := hasher{h: newHash(l.Algorithm)(), salt: l.Salt, saltLast: l.HashType == 0}
+	if l.Algorithm == "sha256" {
+		before, behind := l.Salt, []byte(nil)
+		if h.saltLast {
+			before, behind = behind, before
+		}
+		h.pairs = sha256x2.New(before, behind)
+	}
+	return h
 }
 
 // knowingZeros digests blocks of zeros of the given size once for all.
@@ -70,7 +81,7 @@ func (h hasher) knowingZeros(size int) hasher {
 
 // sum appends the digest of one block to dst.
 func (h hasher) sum(dst, block []byte) []byte {
-	if len(h.zeros) > 0 && bytes.Equal(block, h.zeros) {
+	if h.isZeros(block) {
 		return append(dst, h.ofZeros...)
 	}
 	h.h.Reset()
@@ -83,6 +94,28 @@ func (h hasher) sum(dst, block []byte) []byte {
 	}
 	return h.h.Sum(dst)
 }
+
+// sums writes the digests of the blocks of in, of size bytes each, to out, one every slot bytes.
+func (h hasher) sums(out []byte, slot int, in []byte, size int) {
+	waiting := -1 // a block that has no second one yet
+	for i := range len(in) / size {
+		block := in[i*size:][:size]
+		switch {
+		case h.pairs == nil || h.isZeros(block):
+			h.sum(out[i*slot:i*slot], block)
+		case waiting < 0:
+			waiting = i
+		default:
+			h.pairs.Pair(out[waiting*slot:], out[i*slot:], in[waiting*size:][:size], block)
+			waiting = -1
+		}
+	}
+	if waiting >= 0 {
+		h.sum(out[waiting*slot:waiting*slot], in[waiting*size:][:size])
+	}
+}
+
+func (h hasher) isZeros(block []byte) bool { return len(h.zeros) > 0 && bytes.Equal(block, h.zeros) }
 
 // TreeSize is the number of bytes that a tree takes on the hash device, without
 // what lies before it.

@@ -169,10 +169,7 @@ func (s *Sealed) digest(block []byte) (d digest) {
 func (s *Sealed) leaf(b []byte, n uint64) []byte {
 	block := s.block
 	clear(block)
-	for i := range int(n) {
-		at := i * s.layout.slot
-		s.hash.sum(block[at:at:at+s.layout.digestSize], b[i*s.params.DataBlockSize:][:s.params.DataBlockSize])
-	}
+	s.hash.sums(block, s.layout.slot, b[:n*uint64(s.params.DataBlockSize)], s.params.DataBlockSize)
 	return block
 }
 

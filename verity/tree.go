@@ -86,10 +86,7 @@ func (b levelBuild) fill(h hasher, block, in []byte, number uint64) error {
 	if err := readFull(b.below, in, b.belowOffset+from*uint64(b.blockSize)); err != nil {
 		return err
 	}
-	for i := range int(n) {
-		at := i * b.slot
-		h.sum(block[at:at:at+b.digestSize], in[i*b.blockSize:][:b.blockSize])
-	}
+	h.sums(block, b.slot, in, b.blockSize)
 	return nil
 }
 

@@ -89,8 +89,9 @@ var allowed = map[string]struct {
 	"storage/ext4":                          {},
 	"storage/krun":                          {modules: []string{"github.com/go-json-experiment/json"}},
 	"storage/luks":                          {modules: []string{"github.com/go-json-experiment/json", "github.com/google/uuid", "golang.org/x/crypto"}},
-	"verity":                                {},
+	"verity":                                {ours: []string{"verity/sha256x2"}},
 	"verity/layer":                          {ours: []string{"verity"}},
+	"verity/sha256x2":                       {modules: []string{"golang.org/x/sys"}},
 }
 
 type goPackage struct {
