@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string, s streams) int {
 
 func newRoot(s streams) *cobra.Command {
 	root := group("keybroker", "Give a workload's secrets to guests that prove to be it",
-		newServe(s), newRegister(s), newResource(s), newCounter(s), newPolicy(s), newReferenceValues(s), newLog(s), newVersion(s))
+		newServe(s), newRegister(s), newResource(s), newCounter(s), newPolicy(s), newReferenceValues(s), newCheck(s), newLog(s), newVersion(s))
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.CompletionOptions = cobra.CompletionOptions{DisableDefaultCmd: true}
 	root.SetOut(s.out)

@@ -168,16 +168,22 @@ func launch(t testing.TB, doc []byte) attester {
 // client is the guest's own, with the keybroker's certificate pinned.
 func (b *broker) client(a attester, doc []byte, algorithm kbs.KeyAlgorithm) *kbs.Client {
 	b.t.Helper()
-	text, err := os.ReadFile(filepath.Join(b.state, "tls.crt"))
-	must(b.t, err)
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(text) {
-		b.t.Fatal("tls.crt has no certificate")
-	}
-	c, err := kbs.New(kbs.Config{URL: b.url, Roots: roots, Attester: a, InitData: doc, KeyAlgorithm: algorithm})
+	c, err := kbs.New(kbs.Config{URL: b.url, Roots: pinned(b.t, b), Attester: a, InitData: doc, KeyAlgorithm: algorithm})
 	must(b.t, err)
 	b.t.Cleanup(c.Close)
 	return c
+}
+
+// pinned is the keybroker's certificate.
+func pinned(t testing.TB, b *broker) *x509.CertPool {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(b.state, "tls.crt"))
+	must(t, err)
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		t.Fatal("tls.crt has no certificate")
+	}
+	return roots
 }
 
 const registrationText = `id = "web"

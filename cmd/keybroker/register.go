@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/casemate/casemate/cmd/internal/owner"
 )
@@ -31,17 +32,11 @@ that no longer match are refused at their next request.`,
 				}
 				return unregister(c.Context(), s, f, args[0])
 			}
-			if (with.values != "") != (with.valuesKey != "") {
-				return usagef("--values and --values-key go together")
-			}
 			return register(c.Context(), s, f, args[0], with)
 		},
 	}
 	f.add(c)
-	c.Flags().StringVar(&with.policy, "policy", "", "file with the workload's resource policy, in place of the key policy")
-	c.Flags().StringSliceVar(&with.accept, "accept-unproved", nil, "do without proof of a part: agent, initdata")
-	c.Flags().StringVar(&with.values, "values", "", "file with the release's signed reference values, of casemate-build measure bundle, for the TEEs of the registration")
-	c.Flags().StringVar(&with.valuesKey, "values-key", "", "PEM file with the public key that the reference values are signed with")
+	with.add(c.Flags())
 	c.Flags().BoolVar(&remove, "remove", false, "remove the workload ID and its secrets")
 	return c
 }
@@ -50,6 +45,13 @@ that no longer match are refused at their next request.`,
 type beside struct {
 	policy, values, valuesKey string
 	accept                    []string
+}
+
+func (b *beside) add(flags *pflag.FlagSet) {
+	flags.StringVar(&b.policy, "policy", "", "file with the workload's resource policy, in place of the key policy")
+	flags.StringSliceVar(&b.accept, "accept-unproved", nil, "do without proof of a part: agent, initdata")
+	flags.StringVar(&b.values, "values", "", "file with the release's signed reference values, of casemate-build measure bundle, for the TEEs of the registration")
+	flags.StringVar(&b.valuesKey, "values-key", "", "PEM file with the public key that the reference values are signed with")
 }
 
 func (b beside) empty() bool {
@@ -90,6 +92,9 @@ func register(ctx context.Context, s streams, f ownerFlags, file string, with be
 }
 
 func readRegistration(file string, with beside) (owner.Registration, error) {
+	if (with.values != "") != (with.valuesKey != "") {
+		return owner.Registration{}, usagef("--values and --values-key go together")
+	}
 	text, err := readFile(file, owner.MaxRegistrationSize)
 	if err != nil {
 		return owner.Registration{}, fmt.Errorf("reading registration: %w", err)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -29,10 +28,7 @@ type serveFlags struct {
 	state       string
 	sealKeyFile string
 	tls         tlsFlags
-	snpRoot     string
-	tdxRoot     string
-	collateral  string
-	kds         string
+	verifier    verifierFlags
 	authRate    float64
 	json        bool
 }
@@ -57,12 +53,9 @@ pin in tls.crt.`,
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8080", "address to listen on")
 	flags.StringVar(&f.state, "state", "", "state directory (required)")
 	flags.StringVar(&f.sealKeyFile, "seal-key-file", "", "file with the key that encrypts the state, made when it is not there (default seal.key in the state directory)")
-	flags.StringVar(&f.tdxRoot, "tdx-root", "", "PEM file with a TDX root to trust for tests, by workloads registered with test_roots")
-	flags.StringVar(&f.snpRoot, "snp-root", "", "PEM file with an SNP root to trust for tests, by workloads registered with test_roots")
-	flags.StringVar(&f.collateral, "snp-collateral", "", "directory with vcek/HWID/*vcek.der and crl/*.crl")
-	flags.StringVar(&f.kds, "amd-kds", "", "ask AMD for VCEKs, revocation lists and the intermediates of VLEKs at this address, such as "+verifier.AMDKDS+", and keep them in the collateral directory (default collateral in the state directory)")
 	flags.Float64Var(&f.authRate, "auth-rate", api.DefaultAuthRate, "sessions that one address may open a second")
 	flags.BoolVar(&f.json, "json", false, "log JSON")
+	f.verifier.add(flags)
 	f.tls.add(flags)
 	return c
 }
@@ -97,7 +90,7 @@ func serve(ctx context.Context, s streams, f serveFlags) (err error) {
 		return err
 	}
 	defer clear(token)
-	judge, err := openVerifier(f)
+	judge, err := f.verifier.open(f.state)
 	if err != nil {
 		return err
 	}
@@ -160,29 +153,6 @@ func newLogger(s streams, asJSON bool) *slog.Logger {
 	return slog.New(slog.NewTextHandler(s.out, nil))
 }
 
-func openVerifier(f serveFlags) (*verifier.Verifier, error) {
-	c := verifier.Config{Collateral: f.collateral, KDS: f.kds}
-	if c.KDS != "" && c.Collateral == "" {
-		c.Collateral = filepath.Join(f.state, "collateral")
-		if err := os.MkdirAll(c.Collateral, 0o700); err != nil {
-			return nil, fmt.Errorf("making the collateral directory: %w", err)
-		}
-	}
-	if f.snpRoot != "" {
-		var err error
-		if c.SNPTestRoots, err = readFile(f.snpRoot, verifier.MaxTestRoots); err != nil {
-			return nil, fmt.Errorf("reading SNP test root: %w", err)
-		}
-	}
-	if f.tdxRoot != "" {
-		var err error
-		if c.TDXTestRoot, err = readFile(f.tdxRoot, verifier.MaxTestRoots); err != nil {
-			return nil, fmt.Errorf("reading TDX test root: %w", err)
-		}
-	}
-	return verifier.New(c)
-}
-
 // announce names every weakness that this keybroker was told to have, on its output
 // and in the audit log.
 func announce(records *audit.Log, log *slog.Logger, f serveFlags, addr string, tlsConfig *tls.Config) error {
@@ -190,7 +160,7 @@ func announce(records *audit.Log, log *slog.Logger, f serveFlags, addr string, t
 	if tlsConfig == nil {
 		weak = append(weak, "plain http: answers are not authenticated and the owner token can be read on the way")
 	}
-	if f.snpRoot != "" || f.tdxRoot != "" {
+	if f.verifier.testRoots() {
 		weak = append(weak, "a test root is trusted: workloads registered with test_roots accept evidence that proves nothing about hardware")
 	}
 	if f.sealKeyFile == "" {
