@@ -23,7 +23,7 @@ import (
 // are not.
 func runAgent(ctx context.Context, args []string) error {
 	var listen string
-	o, _, err := parse(args, 0, 0, func(s *flag.FlagSet) {
+	o, _, err := parseGuest(args, 0, 0, func(s *flag.FlagSet) {
 		s.StringVar(&listen, "listen", agent.DefaultAddress, "vsock://CID:PORT or unix:///PATH")
 	})
 	if err != nil {

@@ -37,7 +37,7 @@ func (m *machine) attested(ctx context.Context) (*kbs.Client, error) {
 func runEvidence(ctx context.Context, args []string) error {
 	var file string
 	var devices bool
-	o, _, err := parse(args, 0, 0, func(s *flag.FlagSet) {
+	o, _, err := parseGuest(args, 0, 0, func(s *flag.FlagSet) {
 		s.StringVar(&file, "data", "", "the file whose content the evidence is bound to; - is standard input")
 		s.BoolVar(&devices, "devices", false, "the evidence of the devices beside the TEE instead")
 	})
@@ -83,7 +83,7 @@ func (m *machine) workloadEvidence(ctx context.Context, data []byte, devices boo
 // runToken prints the relying party's attestation token, a JWT. The TEE key that
 // secrets are encrypted to is not in it and stays in this process.
 func runToken(ctx context.Context, args []string) error {
-	o, _, err := parse(args, 0, 0, nil)
+	o, _, err := parseGuest(args, 0, 0, nil)
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func runToken(ctx context.Context, args []string) error {
 
 // runGet writes one secret, raw, to standard output.
 func runGet(ctx context.Context, args []string) error {
-	o, rest, err := parse(args, 1, 1, nil)
+	o, rest, err := parseGuest(args, 1, 1, nil)
 	if err != nil {
 		return err
 	}

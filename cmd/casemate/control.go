@@ -18,8 +18,8 @@ import (
 
 // runPS lists the declared containers.
 func runPS(ctx context.Context, args []string) error {
-	asJSON, _, err := parseControl(args, 0, "json", "print JSON")
-	if err != nil {
+	var asJSON bool
+	if _, err := parse(args, 0, 0, func(s *flag.FlagSet) { s.BoolVar(&asJSON, "json", false, "print JSON") }); err != nil {
 		return err
 	}
 	list, err := standalone.NewClient(controlSocket).List(ctx)
@@ -60,7 +60,8 @@ func printStatus(w io.Writer, list []standalone.Status) error {
 
 // runLogs prints the kept end of a container's output, both streams as they came.
 func runLogs(ctx context.Context, args []string) error {
-	follow, rest, err := parseControl(args, 1, "follow", "go on until the container stays down")
+	var follow bool
+	rest, err := parse(args, 1, 1, func(s *flag.FlagSet) { s.BoolVar(&follow, "follow", false, "go on until the container stays down") })
 	if err != nil {
 		return err
 	}
@@ -73,22 +74,9 @@ func runLogs(ctx context.Context, args []string) error {
 
 // runStop ends a container and keeps it down until casemate serves anew.
 func runStop(ctx context.Context, args []string) error {
-	if len(args) != 1 {
-		return fmt.Errorf("%w: got %d arguments", errUsage, len(args))
+	rest, err := parse(args, 1, 1, nil)
+	if err != nil {
+		return err
 	}
-	return standalone.NewClient(controlSocket).Stop(ctx, args[0])
-}
-
-// parseControl reads the one flag of a verb that needs no configuration.
-func parseControl(args []string, n int, name, help string) (bool, []string, error) {
-	set := flag.NewFlagSet("casemate", flag.ContinueOnError)
-	set.SetOutput(io.Discard)
-	on := set.Bool(name, false, help)
-	if err := set.Parse(args); err != nil {
-		return false, nil, fmt.Errorf("%w: %w; the flag is --%s", errUsage, err, name)
-	}
-	if set.NArg() != n {
-		return false, nil, fmt.Errorf("%w: got %d arguments", errUsage, set.NArg())
-	}
-	return *on, set.Args(), nil
+	return standalone.NewClient(controlSocket).Stop(ctx, rest[0])
 }

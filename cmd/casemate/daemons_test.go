@@ -41,7 +41,7 @@ func TestDaemonNames(t *testing.T) {
 		{[]string{"api-server-rest", "--help"}, exitDone, "--cdh_addr"},
 		{[]string{"api-server-rest", "--verbose"}, exitUsage, "-verbose"},
 		{[]string{"/usr/bin/casemate", "fly"}, exitUsage, `unknown verb "fly"`},
-		{[]string{"attestation-agent-nv", "-h"}, exitUsage, "usage: casemate"},
+		{[]string{"attestation-agent-nv"}, exitUsage, "usage: casemate"},
 		{nil, exitUsage, "usage: casemate"},
 	} {
 		var out strings.Builder

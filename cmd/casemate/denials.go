@@ -85,8 +85,8 @@ func (d *denials) admit(log *slog.Logger, differs *pod.Difference) {
 // explainPolicy says why a request was denied: the last one of this guest, or one that was saved with its policy.
 func explainPolicy(ctx context.Context, args []string) error {
 	path, text, request, input, asJSON := defaultDenial, "", "", "", false
-	_, _, err := parse(args, 0, 0, func(s *flag.FlagSet) {
-		s.StringVar(&path, "denial", path, "the denied request, saved from a guest")
+	_, err := parse(args, 0, 0, func(s *flag.FlagSet) {
+		s.StringVar(&path, "denial", path, "the denied request, a `FILE` saved from a guest")
 		s.StringVar(&text, "policy", "", "a policy to judge it by instead of the guest's")
 		s.StringVar(&request, "request", "", "the request's name, such as CreateContainerRequest, with --input")
 		s.StringVar(&input, "input", "", "a request as policies read it, in JSON, instead of a saved one")

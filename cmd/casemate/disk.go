@@ -29,13 +29,14 @@ const (
 	diskConfig = ".krun_config.json"
 )
 
-// runDisk is casemate disk run: attest, unlock a disk of buildah mkcw or of casemate-build, run its program, close it.
-func runDisk(ctx context.Context, args []string) (err error) {
-	if len(args) == 0 || args[0] != "run" {
-		return fmt.Errorf("%w: want run DEV", errUsage)
-	}
+func runDisk(ctx context.Context, args []string) error {
+	return among(ctx, args, []verb{{"run", "[--tty] DEV", "attest, unlock a confidential-workload disk and run its program", diskRun}})
+}
+
+// diskRun is casemate disk run: attest, unlock a disk of buildah mkcw or of casemate-build, run its program, close it.
+func diskRun(ctx context.Context, args []string) (err error) {
 	var terminal bool
-	o, rest, err := parse(args[1:], 1, 1, func(s *flag.FlagSet) {
+	o, rest, err := parseGuest(args, 1, 1, func(s *flag.FlagSet) {
 		s.BoolVar(&terminal, "tty", false, "give the container a terminal")
 	})
 	if err != nil {

@@ -22,7 +22,7 @@ var errUnwell = errors.New("something is missing or unproved: see the lines mark
 // it says that platform's and looks at nothing.
 func runDoctor(ctx context.Context, args []string) error {
 	var asJSON bool
-	o, rest, err := parse(args, 0, 1, func(s *flag.FlagSet) { s.BoolVar(&asJSON, "json", false, "print JSON") })
+	o, rest, err := parseGuest(args, 0, 1, func(s *flag.FlagSet) { s.BoolVar(&asJSON, "json", false, "print JSON") })
 	if err != nil {
 		return err
 	}

@@ -61,31 +61,24 @@ func replacePrivate(path string, raw []byte) error {
 	return nil
 }
 
-// runExplain says from a transcript, and from the relying party's audit log where it is
-// at hand, what a handshake sent and which rule denied it. It asks nobody.
 func runExplain(ctx context.Context, args []string) error {
-	path, auditFile, asJSON := defaultTranscript, "", false
-	_, rest, err := parse(args, 1, -1, func(s *flag.FlagSet) {
-		addExplainFlags(s, &path, &auditFile, &asJSON)
+	return among(ctx, args, []verb{
+		{"attestation", "[--audit FILE] …", "why the last handshake went as it did", explainAttestation},
+		{"policy", "…", "why the last refused request was refused", explainPolicy},
+		{"timeline", "…", "what this guest waited for since it booted", runTimeline},
 	})
-	if err != nil {
+}
+
+// explainAttestation says from a transcript, and from the relying party's audit log where it is
+// at hand, what a handshake sent and which rule denied it. It asks nobody.
+func explainAttestation(_ context.Context, args []string) error {
+	path, auditFile, asJSON := defaultTranscript, "", false
+	if _, err := parse(args, 0, 0, func(s *flag.FlagSet) {
+		s.StringVar(&path, "transcript", path, "the transcript, a `FILE` saved from a guest")
+		s.StringVar(&auditFile, "audit", "", "a `FILE` with what keybroker log --id REFERENCE --json printed")
+		s.BoolVar(&asJSON, "json", false, "print JSON")
+	}); err != nil {
 		return err
-	}
-	if rest[0] == "timeline" {
-		return runTimeline(ctx, rest[1:])
-	}
-	if rest[0] == "policy" {
-		return explainPolicy(ctx, rest[1:])
-	}
-	if rest[0] != "attestation" {
-		return fmt.Errorf("%w: %q cannot be explained, attestation, policy and timeline can", errUsage, rest[0])
-	}
-	// Flags may stand behind the word as well.
-	if len(rest) > 1 {
-		_, more, err := parse(rest[1:], 0, 0, func(s *flag.FlagSet) { addExplainFlags(s, &path, &auditFile, &asJSON) })
-		if err != nil || len(more) > 0 {
-			return err
-		}
 	}
 	raw, err := readCapped(path, kbs.MaxTranscript)
 	if errors.Is(err, fs.ErrNotExist) && path == defaultTranscript {
@@ -112,10 +105,4 @@ func runExplain(ctx context.Context, args []string) error {
 		return x.PrintJSON(os.Stdout)
 	}
 	return x.Print(os.Stdout)
-}
-
-func addExplainFlags(s *flag.FlagSet, path, audit *string, asJSON *bool) {
-	s.StringVar(path, "transcript", *path, "the transcript, saved from a guest")
-	s.StringVar(audit, "audit", *audit, "what `keybroker log --id REFERENCE --json` printed")
-	s.BoolVar(asJSON, "json", *asJSON, "print JSON")
 }

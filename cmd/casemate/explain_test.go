@@ -87,11 +87,11 @@ func TestExplainCommandLine(t *testing.T) {
 		want int
 		text string
 	}{
-		{[]string{"explain"}, exitUsage, "got 0 arguments"},
-		{[]string{"explain", "pull"}, exitUsage, `"pull" cannot be explained`},
+		{[]string{"explain"}, exitUsage, "want one of attestation, policy, timeline"},
+		{[]string{"explain", "pull"}, exitUsage, `got "pull"`},
 		{[]string{"explain", "attestation", "more"}, exitUsage, "got 1 arguments"},
 		{[]string{"explain", "attestation", "--transcript", "/nonexistent"}, exitFailed, "/nonexistent"},
-		{[]string{"explain", "--transcript", broken, "attestation"}, exitFailed, "reading a handshake's transcript"},
+		{[]string{"explain", "attestation", "--transcript", broken}, exitFailed, "reading a handshake's transcript"},
 	} {
 		var out strings.Builder
 		if got := dispatch(t.Context(), tt.args, &out); got != tt.want || !strings.Contains(out.String(), tt.text) {

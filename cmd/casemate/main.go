@@ -8,7 +8,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -79,9 +78,13 @@ func start(ctx context.Context, args []string, stderr io.Writer) int {
 }
 
 func dispatch(ctx context.Context, args []string, stderr io.Writer) int {
-	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+	if len(args) == 0 {
 		usage(stderr)
 		return exitUsage
+	}
+	if asksHelp(args[0]) {
+		usage(os.Stdout)
+		return exitDone
 	}
 	for _, v := range verbs() {
 		if v.name == args[0] {
@@ -95,13 +98,15 @@ func dispatch(ctx context.Context, args []string, stderr io.Writer) int {
 
 func report(stderr io.Writer, v verb, err error) int {
 	status, ended := errors.AsType[exitStatus](err)
+	help, asked := errors.AsType[helpRequest](err)
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.Is(err, flag.ErrHelp):
-		return exitUsage
+	case asked:
+		help.print(os.Stdout, v)
+		return exitDone
 	case errors.Is(err, errUsage):
-		fmt.Fprintf(stderr, "casemate %s: %v\nusage: casemate %s %s\n", v.name, err, v.name, v.args)
+		fmt.Fprintf(stderr, "casemate %s: %v\nusage: casemate %s %s\nMore: casemate %s --help\n", v.name, err, v.name, v.args, v.name)
 		return exitUsage
 	case ended:
 		return int(status)

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -169,6 +170,11 @@ func TestDispatch(t *testing.T) {
 	}{
 		{nil, exitUsage, "usage:"},
 		{[]string{"fly"}, exitUsage, `unknown verb "fly"`},
+		{[]string{"verity"}, exitUsage, "want one of check, open, close"},
+		{[]string{"volume", "format"}, exitUsage, `got "format"`},
+		{[]string{"disk", "run"}, exitUsage, "got 0 arguments"},
+		{[]string{"explain", "life"}, exitUsage, `got "life"`},
+		{[]string{"ps", "web"}, exitUsage, "casemate ps --help"},
 		{[]string{"run"}, exitUsage, "got 0 arguments"},
 		{[]string{"get", "--speed", "x"}, exitUsage, "-speed"},
 		{[]string{"get", "--config", "/nonexistent", "kbs:///a/b/c"}, exitFailed, "/nonexistent"},
@@ -179,5 +185,31 @@ func TestDispatch(t *testing.T) {
 				t.Fatalf("got %d and %q, want %d and %q", got, out.String(), tt.want, tt.text)
 			}
 		})
+	}
+}
+
+// TestHelp: each verb and each one below it tells what it takes, and does nothing.
+func TestHelp(t *testing.T) {
+	for _, v := range verbs() {
+		err := v.run(t.Context(), []string{"--help"})
+		if _, ok := errors.AsType[helpRequest](err); !ok {
+			t.Errorf("casemate %s --help: got %v", v.name, err)
+		}
+	}
+	for _, tt := range []struct{ verb, below, want string }{
+		{"volume", "", "create NAME DEVICE"},
+		{"volume", "open", "usage: casemate volume open NAME DEVICE\nmap it\n  --config FILE"},
+		{"verity", "open", "--fec-roots INT"},
+		{"disk", "run", "give the container a terminal"},
+		{"explain", "policy", "--denial FILE"},
+		{"run", "", "(default /etc/casemate"},
+	} {
+		v := verbs()[slices.IndexFunc(verbs(), func(v verb) bool { return v.name == tt.verb })]
+		h, _ := errors.AsType[helpRequest](v.run(t.Context(), strings.Fields(tt.below+" --help")))
+		var out strings.Builder
+		h.print(&out, v)
+		if !strings.Contains(out.String(), tt.want) {
+			t.Errorf("casemate %s %s --help: got %q, want %q", tt.verb, tt.below, out.String(), tt.want)
+		}
 	}
 }

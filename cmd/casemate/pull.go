@@ -15,7 +15,7 @@ import (
 // runPull leaves DIR/layers and the OCI bundle DIR/bundle: config.json, and rootfs
 // mounted over the layers. A pull that fails leaves neither.
 func runPull(ctx context.Context, args []string) (err error) {
-	o, rest, err := parse(args, 2, 2, nil)
+	o, rest, err := parseGuest(args, 2, 2, nil)
 	if err != nil {
 		return err
 	}

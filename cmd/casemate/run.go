@@ -34,7 +34,7 @@ const (
 func runRun(ctx context.Context, args []string) (err error) {
 	var terminal bool
 	var devices []string
-	o, rest, err := parse(args, 1, -1, func(s *flag.FlagSet) {
+	o, rest, err := parseGuest(args, 1, -1, func(s *flag.FlagSet) {
 		s.BoolVar(&terminal, "tty", false, "give the container a terminal")
 		s.Func("layer", "a device or file with one of the image's layers, for each of them; none is downloaded", func(path string) error {
 			devices = append(devices, path)

@@ -31,7 +31,7 @@ type part struct {
 // ocicrypt key provider that skopeo, containerd and podman call, and what
 // guest-components' three daemons serve. Beside them it runs the declared containers.
 func runServe(ctx context.Context, args []string) (err error) {
-	o, _, err := parse(args, 0, 0, nil)
+	o, _, err := parseGuest(args, 0, 0, nil)
 	if err != nil {
 		return err
 	}

@@ -162,7 +162,7 @@ func (m *machine) report(t kbs.Transcript) []byte {
 // runTimeline prints what this guest waited for since it booted.
 func runTimeline(_ context.Context, args []string) error {
 	path, asJSON := defaultTimeline, false
-	if _, _, err := parse(args, 0, 0, func(s *flag.FlagSet) {
+	if _, err := parse(args, 0, 0, func(s *flag.FlagSet) {
 		s.StringVar(&path, "timeline", path, "the file with the stages, saved from a guest")
 		s.BoolVar(&asJSON, "json", false, "print JSON")
 	}); err != nil {

@@ -18,7 +18,7 @@ import (
 // runUnseal writes, raw, what the sealed secret on standard input stands for. White
 // space around the text is not part of it: editors and pipes add a last newline.
 func runUnseal(ctx context.Context, args []string) error {
-	o, _, err := parse(args, 0, 0, nil)
+	o, _, err := parseGuest(args, 0, 0, nil)
 	if err != nil {
 		return err
 	}

@@ -16,25 +16,17 @@ import (
 
 // runVerity is casemate verity check|open|close.
 func runVerity(ctx context.Context, args []string) error {
-	if len(args) == 0 {
-		return fmt.Errorf("%w: want check, open or close", errUsage)
-	}
-	switch command, args := args[0], args[1:]; command {
-	case "check":
-		return verityCheck(ctx, args)
-	case "open":
-		return verityOpen(args)
-	case "close":
-		return verityClose(args)
-	default:
-		return fmt.Errorf("%w: want check, open or close, got %q", errUsage, command)
-	}
+	return among(ctx, args, []verb{
+		{"check", "--pin PIN DATA HASH", "read all of a device, as a diagnostic", verityCheck},
+		{"open", "--pin PIN NAME DATA HASH", "map a device, so that what is read from it is checked", verityOpen},
+		{"close", "NAME", "take the mapping away", verityClose},
+	})
 }
 
 // parsePinned reads a verb's --pin, its arguments and the flags that more adds.
 func parsePinned(args []string, n int, more func(*flag.FlagSet)) (verity.Pin, []string, error) {
 	var text string
-	_, rest, err := parse(args, n, n, func(set *flag.FlagSet) {
+	rest, err := parse(args, n, n, func(set *flag.FlagSet) {
 		set.StringVar(&text, "pin", "", "the tree's whole tuple, as casemate-build verity format prints it")
 		if more != nil {
 			more(set)
@@ -76,8 +68,8 @@ func verityCheck(ctx context.Context, args []string) error {
 	return err
 }
 
-func verityClose(args []string) error {
-	_, rest, err := parse(args, 1, 1, nil)
+func verityClose(_ context.Context, args []string) error {
+	rest, err := parse(args, 1, 1, nil)
 	if err != nil {
 		return err
 	}

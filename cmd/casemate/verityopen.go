@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -56,7 +57,7 @@ func parseVerityOpen(args []string) (veritySetup, error) {
 
 // verityOpen makes /dev/mapper/NAME, each block of which the kernel checks as it
 // is read.
-func verityOpen(args []string) error {
+func verityOpen(_ context.Context, args []string) error {
 	s, err := parseVerityOpen(args)
 	if err != nil {
 		return err

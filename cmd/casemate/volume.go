@@ -22,52 +22,46 @@ const sealedPrefix = "sealed."
 
 // runVolume is casemate volume create|open|close.
 func runVolume(ctx context.Context, args []string) error {
-	if len(args) == 0 {
-		return fmt.Errorf("%w: want create, open or close", errUsage)
-	}
-	switch command, args := args[0], args[1:]; command {
-	case "create":
-		return withVolume(ctx, args, volumeCreate)
-	case "open":
-		return withVolume(ctx, args, volumeOpen)
-	case "close":
-		return volumeClose(ctx, args)
-	default:
-		return fmt.Errorf("%w: want create, open or close, got %q", errUsage, command)
-	}
+	return among(ctx, args, []verb{
+		{"create", "NAME DEVICE", "make the volume, once: what is on the device is lost", withVolume(volumeCreate)},
+		{"open", "NAME DEVICE", "map it", withVolume(volumeOpen)},
+		{"close", "NAME [DEVICE]", "take the mapping away; with the device raise the counter at the relying party", volumeClose},
+	})
 }
 
 // volumeVerb works on the volume that measured configuration names, on a device that anybody may name.
 type volumeVerb func(context.Context, *machine, storage.Volumes, storage.VolumeConfig, string) error
 
 // withVolume reads NAME and DEVICE and makes ready what a verb needs.
-func withVolume(ctx context.Context, args []string, verb volumeVerb) error {
-	o, rest, err := parse(args, 2, 2, nil)
-	if err != nil {
-		return err
+func withVolume(verb volumeVerb) func(context.Context, []string) error {
+	return func(ctx context.Context, args []string) error {
+		o, rest, err := parseGuest(args, 2, 2, nil)
+		if err != nil {
+			return err
+		}
+		device, err := filepath.Abs(rest[1])
+		if err != nil {
+			return err
+		}
+		m, err := openGuest(ctx, o)
+		if err != nil {
+			return err
+		}
+		c, err := volumeConfig(m.conf, rest[0])
+		if err != nil {
+			return err
+		}
+		control, err := devmapper.Open()
+		if err != nil {
+			return err
+		}
+		keys, err := m.volumeKeys()
+		if err == nil {
+			err = verb(ctx, m, keys.volumes(control), c, device)
+			keys.close()
+		}
+		return errors.Join(err, control.Close())
 	}
-	device, err := filepath.Abs(rest[1])
-	if err != nil {
-		return err
-	}
-	m, err := openGuest(ctx, o)
-	if err != nil {
-		return err
-	}
-	c, err := volumeConfig(m.conf, rest[0])
-	if err != nil {
-		return err
-	}
-	control, err := devmapper.Open()
-	if err != nil {
-		return err
-	}
-	keys, err := m.volumeKeys()
-	if err == nil {
-		err = verb(ctx, m, keys.volumes(control), c, device)
-		keys.close()
-	}
-	return errors.Join(err, control.Close())
 }
 
 // volumeCreate makes the file system that configuration names. Every block that is read before it is written has a
@@ -99,7 +93,7 @@ func volumeOpen(ctx context.Context, m *machine, v storage.Volumes, c storage.Vo
 // volumeClose needs no configuration: it takes away and gives nothing. With the device it also raises the counter that
 // the relying party keeps, for which it attests and reads the volume's key.
 func volumeClose(ctx context.Context, args []string) error {
-	_, rest, err := parse(args, 1, 2, nil)
+	rest, err := parse(args, 1, 2, nil)
 	if err != nil {
 		return err
 	}
@@ -110,9 +104,9 @@ func volumeClose(ctx context.Context, args []string) error {
 	if err := errors.Join(storage.CloseNamed(control, rest[0]), control.Close()); err != nil || len(rest) == 1 {
 		return err
 	}
-	return withVolume(ctx, args, func(ctx context.Context, m *machine, v storage.Volumes, c storage.VolumeConfig, device string) error {
+	return withVolume(func(ctx context.Context, m *machine, v storage.Volumes, c storage.VolumeConfig, device string) error {
 		return m.steps.do("raise the counter of volume "+c.Name, func() error { return v.Raise(ctx, c, device) })
-	})
+	})(ctx, args)
 }
 
 // volumeConfig is the volume of that name as package storage knows it.
