@@ -18,10 +18,10 @@ func newMeasure(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "measure COMMAND", Short: "Compute what a guest will report from what it is launched with", Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, args []string) error {
-			return usagef("want snp, tpm, tdx, bundle or diff, got %q", args)
+			return usagef("want snp, krun, tpm, tdx, bundle or diff, got %q", args)
 		},
 	}
-	c.AddCommand(newMeasureSNP(s), newMeasureTPM(s), newMeasureTDX(s), newMeasureBundle(s), newMeasureDiff(s))
+	c.AddCommand(newMeasureSNP(s), newMeasureKrun(s), newMeasureTPM(s), newMeasureTDX(s), newMeasureBundle(s), newMeasureDiff(s))
 	return c
 }
 

@@ -93,7 +93,7 @@ func setup(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{"snp.fd": firmware, "tdx.fd": measuretest.TDVF(measuretest.TDVFSections()...), "ccel": eventLog(), "vmlinuz": measuretest.Kernel("kernel"), "uki.efi": measuretest.UKI("kernel", "quiet", "initrd"), "uki2.efi": measuretest.UKI("kernel", "debug", "initrd"), "debug.initrd": mark, "debug.efi": measuretest.UKI("kernel", "quiet", string(mark))} {
+	for name, content := range map[string][]byte{"snp.fd": firmware, "tdx.fd": measuretest.TDVF(measuretest.TDVFSections()...), "ccel": eventLog(), "vmlinuz": measuretest.Kernel("kernel"), "krunfw.so": measuretest.KrunLibrary(measuretest.KrunSymbols("kernel", "initrd")...), "krunfw2.so": measuretest.KrunLibrary(measuretest.KrunSymbols("kernel", "another")...), "debugfw.so": measuretest.KrunLibrary(measuretest.KrunSymbols("kernel", string(mark))...), "uki.efi": measuretest.UKI("kernel", "quiet", "initrd"), "uki2.efi": measuretest.UKI("kernel", "debug", "initrd"), "debug.initrd": mark, "debug.efi": measuretest.UKI("kernel", "quiet", string(mark))} {
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name), content, 0o600); err != nil {
 			return err
 		}
