@@ -8,7 +8,9 @@
 // TDH.MR.EXTEND; TDVF metadata), and PCR 4, 8, 9, 11 and 12 of a TPM, or RTMR 1 and 2,
 // after OVMF has booted a unified kernel image, or a kernel that QEMU loads (TCG PC
 // Client Platform Firmware Profile; UEFI 2.10, 38.4; Microsoft PE and Authenticode;
-// systemd-stub 252; Linux x86 boot protocol).
+// systemd-stub 252; Linux x86 boot protocol). PCR 0 comes from the log of a boot,
+// held against the volumes in the firmware's file (Platform Initialization 1.7, volume
+// 3).
 //
 // Firmware, kernel, initrd and UKI are bytes from outside. Refused by name are
 // firmware without SNP or TDVF metadata, a kernel for firmware that has no page for kernel

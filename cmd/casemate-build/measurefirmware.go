@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"crypto"
+
+	"github.com/casemate/casemate/agent/evidence"
+	"github.com/casemate/casemate/cmd/internal/measured"
+	"github.com/casemate/casemate/rootfs/measure"
+)
+
+// loggedFirmware is firmware with the log of a boot of it.
+type loggedFirmware struct {
+	volumes *measure.FirmwareVolumes
+	log     []byte
+}
+
+// loadFirmware reads both and notes them in r; nil is none.
+func (m *measureTPM) loadFirmware(r *measured.Result) (*loggedFirmware, error) {
+	if m.firmware == "" {
+		return nil, nil
+	}
+	image, input, err := readArtifact("firmware", m.firmware, measure.MaxFirmwareSize)
+	if err != nil {
+		return nil, err
+	}
+	log, logInput, err := readArtifact("event log", m.eventLog, evidence.MaxEventLogSize)
+	if err != nil {
+		return nil, err
+	}
+	volumes, err := measure.ParseVolumes(image)
+	if err != nil {
+		return nil, err
+	}
+	r.Inputs = append(r.Inputs, input, logInput)
+	return &loggedFirmware{volumes, log}, nil
+}
+
+// pcr0 replays the firmware's events and compares them with the file.
+func (f *loggedFirmware) pcr0(h crypto.Hash) ([]byte, error) {
+	logged, err := evidence.TPMLogEvents(f.log, 0, h)
+	if err != nil {
+		return nil, err
+	}
+	var events []measure.FirmwareEvent
+	for _, e := range logged {
+		events = append(events, measure.FirmwareEvent(e))
+	}
+	return f.volumes.PCR0(events, h)
+}
