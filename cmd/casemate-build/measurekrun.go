@@ -23,6 +23,7 @@ type measureKrun struct {
 	library, config string
 	cpus            []int
 	memory          []uint
+	kernels         []string
 	features        []string
 }
 
@@ -35,7 +36,8 @@ func newMeasureKrun(s streams) *cobra.Command {
 confidential-workload image: of the library libkrunfw-sev, which holds firmware, kernel
 and initrd, and of the numbers in krun-sev.json, as casemate-build disk --krun-config
 and buildah mkcw write it. The disk is not measured. No digest of such a guest has been compared with silicon.
-Several numbers or features give a value for each combination.`,
+Several numbers, hosts or features give a value for each combination. What buildah registers
+is that of host 5.14.`,
 		Args: exactly(),
 		RunE: func(*cobra.Command, []string) error { return m.run() },
 	}
@@ -43,6 +45,7 @@ Several numbers or features give a value for each combination.`,
 	c.Flags().StringVar(&m.config, "config", "", "`FILE`: krun-sev.json, in place of --cpus and --memory")
 	c.Flags().IntSliceVar(&m.cpus, "cpus", nil, "`N`: number of processors; a list with commas for alternatives")
 	c.Flags().UintSliceVar(&m.memory, "memory", nil, "`MIB` of memory; or a list")
+	c.Flags().StringSliceVar(&m.kernels, "host", []string{"6.11", "5.14"}, "the host's `LINUX`: 6.11 stands for it and later ones, 5.14 for that with AMD's patches")
 	c.Flags().StringSliceVar(&m.features, "guest-features", []string{"0x1"}, "`HEX` of SEV_FEATURES; or a list")
 	m.flags(c)
 	return c
@@ -102,24 +105,37 @@ func (m *measureKrun) readConfig() error {
 
 // sweep adds the value of every combination.
 func (m *measureKrun) sweep(r *measured.Result, f *measure.KrunFirmware) error {
-	from := []string{"library", "qboot", "kernel", "initrd"}
 	for _, text := range m.features {
 		features, err := strconv.ParseUint(text, 0, 64)
 		if err != nil {
 			return usagef("--guest-features %q: want a number as 0x1", text)
 		}
-		for _, memory := range m.memory {
-			for _, cpus := range m.cpus {
-				l := measure.KrunLaunch{Firmware: f, CPUs: cpus, MemoryMiB: uint64(memory), GuestFeatures: features}
-				digest, err := l.LaunchDigest()
-				if err != nil {
-					return fmt.Errorf("computing the launch digest: %w", err)
-				}
-				r.Values = append(r.Values, measured.Value{
-					Name: fmt.Sprintf("measurement krun cpus=%d memory=%d guest-features=%#x", cpus, memory, features),
-					Hex:  hex.EncodeToString(digest[:]), From: from,
-				})
+		for _, host := range m.kernels {
+			fpu, ok := map[string]bool{"6.11": true, "5.14": false}[host]
+			if !ok {
+				return usagef("--host %q: want 6.11 or 5.14", host)
 			}
+			if err := m.guests(r, measure.KrunLaunch{Firmware: f, GuestFeatures: features, FPU: fpu}, host); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// guests adds the values of all sizes of guests on one kind of host.
+func (m *measureKrun) guests(r *measured.Result, l measure.KrunLaunch, host string) error {
+	for _, memory := range m.memory {
+		for _, cpus := range m.cpus {
+			l.CPUs, l.MemoryMiB = cpus, uint64(memory)
+			digest, err := l.LaunchDigest()
+			if err != nil {
+				return fmt.Errorf("computing the launch digest: %w", err)
+			}
+			r.Values = append(r.Values, measured.Value{
+				Name: fmt.Sprintf("measurement krun cpus=%d memory=%d host=%s guest-features=%#x", cpus, memory, host, l.GuestFeatures),
+				Hex:  hex.EncodeToString(digest[:]), From: []string{"library", "qboot", "kernel", "initrd"},
+			})
 		}
 	}
 	return nil

@@ -52,11 +52,14 @@ type KrunLaunch struct {
 
 	// GuestFeatures is SEV_FEATURES in each processor's first state, as for SNPLaunch.
 	GuestFeatures uint64
+
+	// FPU says that KVM writes the FPU's state into each processor's first state, as Linux
+	// does since 6.11, the first with SNP for KVM. AMD's hosts of 5.14 before it did not,
+	// and libkrunfw's own tool computes what they measured.
+	FPU bool
 }
 
-// LaunchDigest returns the MEASUREMENT field of the guest's reports, 48 bytes. The
-// processors' first state is the one that Linux 5.14 with AMD's patches for SNP made,
-// which libkrunfw's own tool has; hosts whose KVM sets more of it measure otherwise.
+// LaunchDigest returns the MEASUREMENT field of the guest's reports, 48 bytes.
 func (l *KrunLaunch) LaunchDigest() ([sha512.Size384]byte, error) {
 	var d launchDigest
 	if err := l.check(); err != nil {
@@ -72,8 +75,8 @@ func (l *KrunLaunch) LaunchDigest() ([sha512.Size384]byte, error) {
 	for offset := uint64(0); offset < krunStackSize; offset += pageSize {
 		d.special(pageZero, krunStack+offset)
 	}
-	d.page(pageVMSA, vmsaAddress, krunVMSA(true, l.GuestFeatures))
-	other := krunVMSA(false, l.GuestFeatures)
+	d.page(pageVMSA, vmsaAddress, krunVMSA(true, l.FPU, l.GuestFeatures))
+	other := krunVMSA(false, l.FPU, l.GuestFeatures)
 	for range l.CPUs - 1 {
 		d.page(pageVMSA, vmsaAddress, other)
 	}

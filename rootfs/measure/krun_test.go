@@ -7,6 +7,7 @@ import (
 	"crypto/sha512"
 	"encoding/binary"
 	"encoding/hex"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -56,11 +57,16 @@ func TestKrunDigestByTable(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		memory  uint64
+		fpu     bool
 		regions sparse
 	}{
-		{512, sparse{0x1e8: "02", 0x2d0 + 20: "0000100000000000 0100f01f00000000 01000000"}},
-		{4096, sparse{0x1e8: "03", 0x2d0 + 20: "0000100000000000 0000f0cf00000000 01000000", 0x2d0 + 40: "0000000001000000 0100003000000000 01000000"}},
+		{512, false, sparse{0x1e8: "02", 0x2d0 + 20: "0000100000000000 0100f01f00000000 01000000"}},
+		{4096, true, sparse{0x1e8: "03", 0x2d0 + 20: "0000100000000000 0000f0cf00000000 01000000", 0x2d0 + 40: "0000000001000000 0100003000000000 01000000"}},
 	} {
+		first, other := maps.Clone(first), maps.Clone(other)
+		if tt.fpu {
+			first[0x408], first[0x410], other[0x408], other[0x410] = "801f", "7f03", "801f", "7f03"
+		}
 		boot := sparse{
 			0x1f4: "02000000", 0x1fe: "55aa", 0x202: "48647253", 0x210: "ff", 0x218: "0000a000 00100000",
 			0x228: "00000200", 0x230: "00000001", 0x238: "00020000",
@@ -101,7 +107,7 @@ func TestKrunDigestByTable(t *testing.T) {
 			copy(digest, sum[:])
 		}
 		l := krunLaunch(t)
-		l.MemoryMiB = tt.memory
+		l.MemoryMiB, l.FPU = tt.memory, tt.fpu
 		if got, err := l.LaunchDigest(); err != nil || !bytes.Equal(got[:], digest) {
 			t.Errorf("%d MiB: %x, %v, want %x", tt.memory, got, err, digest)
 		}
@@ -125,6 +131,7 @@ func TestKrunDigestOfEachInput(t *testing.T) {
 		"over the gap":    func(l *KrunLaunch) { l.MemoryMiB = 3329 },
 		"more over it":    func(l *KrunLaunch) { l.MemoryMiB = 4096 },
 		"features":        func(l *KrunLaunch) { l.GuestFeatures = 0x21 },
+		"the FPU's state": func(l *KrunLaunch) { l.FPU = true },
 	} {
 		l := krunLaunch(t)
 		change(&l)

@@ -39,14 +39,13 @@ func vmsa(base uint32, rip uint16, cpu CPUSignature, features uint64) []byte {
 		{0x3b0, features},        // SEV_FEATURES
 		{0x3e8, 1},               // XCR0: x87
 	})
-	binary.LittleEndian.PutUint32(page[0x408:], 0x1f80) // MXCSR
-	binary.LittleEndian.PutUint16(page[0x410:], 0x37f)  // x87 control word
+	putFPU(page)
 	return page
 }
 
 // krunVMSA is that page as libkrun and KVM set it: the first processor comes with a stack
-// and the address of the boot parameters in RSI.
-func krunVMSA(first bool, features uint64) []byte {
+// and the address of the boot parameters in RSI. KVM writes the FPU's state, or does not.
+func krunVMSA(first, fpu bool, features uint64) []byte {
 	page := make([]byte, pageSize)
 	putSegment(page, 0x10, 0xf000, 0x9a, bootBase) // CS
 	putSegment(page, 0x20, 0, 0x92, 0)             // SS
@@ -69,6 +68,9 @@ func krunVMSA(first bool, features uint64) []byte {
 		{0x3b0, features},        // SEV_FEATURES
 		{0x3e8, 1},               // XCR0: x87
 	})
+	if fpu {
+		putFPU(page)
+	}
 	if first {
 		putRegisters(page, []stateRegister{
 			{0x178, bootRIP},          // RIP
@@ -90,6 +92,12 @@ func putRegisters(page []byte, registers []stateRegister) {
 	for _, r := range registers {
 		binary.LittleEndian.PutUint64(page[r.offset:], r.value)
 	}
+}
+
+// putFPU writes the FPU's state after a reset.
+func putFPU(page []byte) {
+	binary.LittleEndian.PutUint32(page[0x408:], 0x1f80) // MXCSR
+	binary.LittleEndian.PutUint16(page[0x410:], 0x37f)  // x87 control word
 }
 
 // putSegment writes a segment with the limit of a reset, 64 KiB.
