@@ -4,6 +4,8 @@ package main
 
 import (
 	"crypto"
+	"strconv"
+	"strings"
 
 	"github.com/casemate/casemate/agent/evidence"
 	"github.com/casemate/casemate/cmd/internal/measured"
@@ -14,6 +16,8 @@ import (
 type loggedFirmware struct {
 	volumes *measure.FirmwareVolumes
 	log     []byte
+	machine *measure.OVMFMachine // nil is not told
+	from    []string             // inputs
 }
 
 // loadFirmware reads both and notes them in r; nil is none.
@@ -34,7 +38,27 @@ func (m *measureTPM) loadFirmware(r *measured.Result) (*loggedFirmware, error) {
 		return nil, err
 	}
 	r.Inputs = append(r.Inputs, input, logInput)
-	return &loggedFirmware{volumes, log}, nil
+	f := &loggedFirmware{volumes: volumes, log: log, from: []string{input.Name, logInput.Name}}
+	if m.machine != "" {
+		if f.machine, err = parseMachine(m.machine); err != nil {
+			return nil, err
+		}
+		machine := measured.Setting("machine", m.machine)
+		r.Inputs = append(r.Inputs, machine)
+		f.from = append(f.from, machine.Name)
+	}
+	return f, nil
+}
+
+// parseMachine reads MEMORY,PROCESSORS.
+func parseMachine(text string) (*measure.OVMFMachine, error) {
+	memory, cpus, ok := strings.Cut(text, ",")
+	mib, err := strconv.ParseUint(memory, 10, 32)
+	n, err2 := strconv.ParseUint(cpus, 10, 16)
+	if !ok || err != nil || err2 != nil {
+		return nil, usagef("--machine %q: want MiB of memory and processors, as 512,1", text)
+	}
+	return &measure.OVMFMachine{MemoryMiB: mib, CPUs: int(n)}, nil
 }
 
 // pcr0 replays the firmware's events and compares them with the file.
@@ -47,5 +71,5 @@ func (f *loggedFirmware) pcr0(h crypto.Hash) ([]byte, error) {
 	for _, e := range logged {
 		events = append(events, measure.FirmwareEvent(e))
 	}
-	return f.volumes.PCR0(events, h)
+	return f.volumes.PCR0(events, f.machine, h)
 }

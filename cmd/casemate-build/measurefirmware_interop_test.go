@@ -35,15 +35,31 @@ func TestPCR0OfDebianFirmware(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	firmware := &loggedFirmware{volumes, log}
+	firmware := &loggedFirmware{volumes: volumes, log: log}
 	for h, want := range map[crypto.Hash]string{
 		crypto.SHA256: "177e29c417b6b61c7cf46ed30b4468931f58642527a268b556254e39b941ec6a",
 		crypto.SHA384: "f4428d8c085a90327e84ec8a82b582776de009bf0865b0276620545d213a7d97528e6dd8643104a1f64c67fbbd8d5e4f",
 	} {
-		if got, err := firmware.pcr0(h); err != nil || hex.EncodeToString(got) != want {
-			t.Errorf("%v: %x, %v, want %s", h, got, err, want)
+		for _, firmware.machine = range []*measure.OVMFMachine{nil, {MemoryMiB: 512, CPUs: 1}} {
+			if got, err := firmware.pcr0(h); err != nil || hex.EncodeToString(got) != want {
+				t.Errorf("%v on %+v: %x, %v, want %s", h, firmware.machine, got, err, want)
+			}
 		}
 	}
+	for _, m := range []measure.OVMFMachine{{MemoryMiB: 513, CPUs: 1}, {MemoryMiB: 512, CPUs: 2}, {MemoryMiB: 4096, CPUs: 1}} {
+		firmware.machine = &m
+		if got, err := firmware.pcr0(crypto.SHA256); !errors.Is(err, measure.ErrOtherFirmware) {
+			t.Errorf("on %+v: %x, %v", m, got, err)
+		}
+	}
+	firmware.machine = &measure.OVMFMachine{MemoryMiB: 512, CPUs: 1}
+	pei := volumes.PEI
+	volumes.PEI = bytes.Clone(pei)
+	volumes.PEI[len(pei)/2] ^= 1
+	if got, err := firmware.pcr0(crypto.SHA256); !errors.Is(err, measure.ErrUnknownPEI) {
+		t.Errorf("with a flipped byte of PEI: %x, %v", got, err)
+	}
+	volumes.PEI, firmware.machine = pei, nil
 	volumes.DXE = bytes.Clone(volumes.DXE)
 	volumes.DXE[len(volumes.DXE)/2] ^= 1
 	if got, err := firmware.pcr0(crypto.SHA256); !errors.Is(err, measure.ErrOtherFirmware) {

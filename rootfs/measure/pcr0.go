@@ -34,11 +34,12 @@ type FirmwareEvent struct {
 
 // PCR0 computes register 0 of the bank of h, SHA-256 or SHA-384, from the events that a boot of this
 // firmware has logged for it: the CRTM's version, the two volumes and a separator, no
-// more. What the file has is compared: the DXE volume, the sizes of both, and the order. The digest
-// of the PEI volume is taken from the log: the volume has the machine's memory and processors in it
-// when it is measured, at places that the file does not tell. A log that differs is
-// ErrOtherFirmware.
-func (v *FirmwareVolumes) PCR0(events []FirmwareEvent, h crypto.Hash) ([]byte, error) {
+// more. What the file has is compared: the DXE volume, the sizes of both, and the order. The
+// PEI volume has the machine's memory and processors in it when it is measured, at places
+// that the file does not tell: with a machine its digest has to be that of the file's volume with
+// the machine in it, where the places are known, else ErrUnknownPEI; without one it is taken
+// from the log. A log that differs is ErrOtherFirmware.
+func (v *FirmwareVolumes) PCR0(events []FirmwareEvent, machine *OVMFMachine, h crypto.Hash) ([]byte, error) {
 	if h != crypto.SHA256 && h != crypto.SHA384 {
 		return nil, fmt.Errorf("bank of %v, want SHA-256 or SHA-384", h)
 	}
@@ -66,6 +67,11 @@ func (v *FirmwareVolumes) PCR0(events []FirmwareEvent, h crypto.Hash) ([]byte, e
 		case 1:
 			if err := checkBlob(e.Data, v.PEI); err != nil {
 				return nil, fmt.Errorf("register 0, the PEI volume: %w", err)
+			}
+			if machine != nil {
+				if err := v.explain(*machine, h, e.Digest); err != nil {
+					return nil, fmt.Errorf("register 0: %w", err)
+				}
 			}
 			digest = e.Digest
 		case 2:

@@ -147,11 +147,11 @@ func TestPCR0(t *testing.T) {
 		sum := sha256.Sum256(data)
 		want = sha256.Sum256(append(want[:], sum[:]...))
 	}
-	got, err := v.PCR0(firmwareEvents(v), crypto.SHA256)
+	got, err := v.PCR0(firmwareEvents(v), nil, crypto.SHA256)
 	if err != nil || !bytes.Equal(got, want[:]) {
 		t.Errorf("got %x, %v, want %x", got, err, want)
 	}
-	other, err := v.PCR0(func() []FirmwareEvent { e := firmwareEvents(v); e[1].Digest[0] ^= 1; return e }(), crypto.SHA256)
+	other, err := v.PCR0(func() []FirmwareEvent { e := firmwareEvents(v); e[1].Digest[0] ^= 1; return e }(), nil, crypto.SHA256)
 	if err != nil || bytes.Equal(got, other) {
 		t.Errorf("another PEI volume: %x, %v", other, err)
 	}
@@ -182,19 +182,55 @@ func TestPCR0Refuses(t *testing.T) {
 			return e
 		}, "want zeros"},
 	} {
-		if got, err := v.PCR0(tt.change(firmwareEvents(v)), crypto.SHA256); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if got, err := v.PCR0(tt.change(firmwareEvents(v)), nil, crypto.SHA256); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %x, %v, want %q", name, got, err, tt.want)
 		}
 	}
-	if _, err := v.PCR0(firmwareEvents(v), crypto.SHA1); err == nil {
+	if _, err := v.PCR0(firmwareEvents(v), nil, crypto.SHA1); err == nil {
 		t.Error("SHA-1 was taken")
 	}
 	changed, err := ParseVolumes(measuretest.OVMF("pei", "dxf"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := changed.PCR0(firmwareEvents(v), crypto.SHA256); !errors.Is(err, ErrOtherFirmware) {
+	if got, err := changed.PCR0(firmwareEvents(v), nil, crypto.SHA256); !errors.Is(err, ErrOtherFirmware) {
 		t.Errorf("a firmware with one byte changed: %x, %v", got, err)
+	}
+}
+
+// TestMachineRefuses: a machine that cannot be looked for is an error, never belief.
+func TestMachineRefuses(t *testing.T) {
+	v, err := ParseVolumes(measuretest.OVMF("pei", "dxe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := v.PCR0(firmwareEvents(v), &OVMFMachine{MemoryMiB: 512, CPUs: 1}, crypto.SHA256); !errors.Is(err, ErrUnknownPEI) {
+		t.Errorf("an unknown volume: %x, %v", got, err)
+	}
+	for _, m := range []OVMFMachine{{0, 1}, {63, 1}, {maxOVMFMemory + 1, 1}, {512, 0}, {512, MaxVCPUs + 1}} {
+		if got, err := v.PCR0(firmwareEvents(v), &m, crypto.SHA256); err == nil || !strings.Contains(err.Error(), "want 64 to") {
+			t.Errorf("%+v: %x, %v", m, got, err)
+		}
+	}
+}
+
+// TestOVMFWindows: how addresses above memory are laid out, by hand.
+func TestOVMFWindows(t *testing.T) {
+	const g = uint64(1) << 30
+	for memory, want := range map[uint64][2]window{ // the least, and with 40 bits
+		512:   {{64 * g, 36, 32 * g, 32 * g}, {64 * g, 40, 896 * g, 128 * g}},
+		4096:  {{64 * g, 36, 32 * g, 32 * g}, {64 * g, 40, 896 * g, 128 * g}},
+		65536: {{128 * g, 37, 96 * g, 32 * g}, {128 * g, 40, 896 * g, 128 * g}},
+	} {
+		all := OVMFMachine{MemoryMiB: memory, CPUs: 1}.windows()
+		if all[0] != want[0] || !slices.Contains(all[1:], want[1]) {
+			t.Errorf("%d MiB: %+v, want %+v", memory, all, want)
+		}
+	}
+	for memory, want := range map[uint64]uint64{512: 512 << 20, 2815: 2815 << 20, 2816: 2 * g, 4096: 2 * g} {
+		if got := (OVMFMachine{MemoryMiB: memory}).low(); got != want {
+			t.Errorf("%d MiB: %#x below 4 GiB, want %#x", memory, got, want)
+		}
 	}
 }
 
