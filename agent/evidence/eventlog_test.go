@@ -3,6 +3,7 @@
 package evidence_test
 
 import (
+	"crypto"
 	"crypto/sha512"
 	"encoding/binary"
 	"os"
@@ -65,6 +66,9 @@ func FuzzEventLog(f *testing.F) {
 	f.Add(eventLog(logEvent(1, 4, 1), logEvent(2, 4, 2)))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if _, err := evidence.ReplayEventLog(raw); err != nil && !strings.Contains(err.Error(), "event log") {
+			t.Fatal(err)
+		}
+		if _, err := evidence.TPMLogEvents(raw, 0, crypto.SHA384); err != nil && !strings.Contains(err.Error(), "event log") {
 			t.Fatal(err)
 		}
 	})

@@ -18,10 +18,10 @@ func newMeasure(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use: "measure COMMAND", Short: "Compute what a guest will report from what it is launched with", Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, args []string) error {
-			return usagef("want snp, tpm, tdx, bundle or diff, got %q", args)
+			return usagef("want snp, krun, tpm, tdx, rvps, verify, bundle or diff, got %q", args)
 		},
 	}
-	c.AddCommand(newMeasureSNP(s), newMeasureTPM(s), newMeasureTDX(s), newMeasureBundle(s), newMeasureDiff(s))
+	c.AddCommand(newMeasureSNP(s), newMeasureKrun(s), newMeasureTPM(s), newMeasureTDX(s), newMeasureBundle(s), newMeasureRVPS(s), newMeasureVerify(s), newMeasureDiff(s))
 	return c
 }
 
@@ -29,12 +29,18 @@ func newMeasure(s streams) *cobra.Command {
 type measureOutput struct {
 	streams
 	asJSON, asTOML, asRVPS bool
+
+	// key signs the message for RVPS into the file signature.
+	key, passphrase, signature string
 }
 
 // flags adds the forms of output.
 func (o *measureOutput) flags(c *cobra.Command) {
 	c.Flags().BoolVar(&o.asJSON, "json", false, "print JSON, as measure diff takes it")
 	c.Flags().BoolVar(&o.asRVPS, "rvps", false, "print the message that registers the values at Trustee's RVPS, where they replace those of the same name")
+	c.Flags().StringVar(&o.key, "key", "", "with --rvps: PEM `FILE` with the private key, PKCS #8 or cosign's, that signs the message")
+	c.Flags().StringVar(&o.passphrase, "passphrase-file", "", "`FILE` with the passphrase of a key of cosign's, instead of $"+passphraseVariable)
+	c.Flags().StringVar(&o.signature, "signature", "", "new `FILE` for the signature over the message's bytes: ECDSA with SHA-256, in base64")
 	c.Flags().BoolVar(&o.asTOML, "toml", false, "print the part of a registration that lists the values")
 }
 
@@ -43,9 +49,12 @@ func (o *measureOutput) print(r measured.Result, part string) error {
 	if o.asJSON && o.asTOML || o.asJSON && o.asRVPS || o.asTOML && o.asRVPS {
 		return usagef("want one form of output")
 	}
+	if (o.key == "") != (o.signature == "") || o.key != "" && !o.asRVPS {
+		return usagef("--key and --signature go together, and with --rvps")
+	}
 	switch {
 	case o.asRVPS:
-		return printRVPS(o.out, r)
+		return o.printRVPS(r)
 	case o.asTOML:
 		_, err := fmt.Fprint(o.out, part)
 		return err

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/ecdsa"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -53,17 +54,23 @@ its values with --values, measure diff compares two of them; both check the sign
 	return c
 }
 
+// readPublicKey reads the key that reference values are checked with.
+func readPublicKey(name string) (*ecdsa.PublicKey, error) {
+	text, err := readFile(name, maxCertBytes)
+	if err != nil {
+		return nil, err
+	}
+	return measured.ParseKey(text)
+}
+
 // readBundle reads a bundle and checks its signature.
 func readBundle(name, keyFile string) (measured.Bundle, error) {
-	text, err := readFile(keyFile, maxCertBytes)
+	key, err := readPublicKey(keyFile)
 	if err != nil {
 		return measured.Bundle{}, err
 	}
-	key, err := measured.ParseKey(text)
+	text, err := readFile(name, measured.MaxBundleSize)
 	if err != nil {
-		return measured.Bundle{}, err
-	}
-	if text, err = readFile(name, measured.MaxBundleSize); err != nil {
 		return measured.Bundle{}, err
 	}
 	b, err := measured.Open(text, key)

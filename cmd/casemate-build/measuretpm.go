@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,8 +28,10 @@ const (
 type measureTPM struct {
 	measureOutput
 	measureBoot
-	start, initData string
-	banks           []string
+	start, initData    string
+	firmware, eventLog string
+	machine            string
+	banks              []string
 }
 
 func newMeasureTPM(s streams) *cobra.Command {
@@ -39,13 +42,20 @@ func newMeasureTPM(s streams) *cobra.Command {
 		Long: `Compute PCR 4, 9, 11 and 12 of a TPM after OVMF has started a unified kernel image of
 systemd-stub 252, or with --kernel a kernel that QEMU loads, as the kernel finds them,
 and PCR 8 of a guest that has recorded its initdata there. What a program extends later
-is not in them.`,
+is not in them. With --firmware and --event-log also PCR 0, from the log of a boot on the
+same kind of machine: its volume DXE must be the file's; the volume PEI is believed, since
+the machine's memory and processors are in it when it is measured. With --machine it must
+be the file's as well, with that machine in it, for firmware that is known here: that of
+Debian 12, OVMF_CODE_4M.fd, on QEMU's q35.`,
 		Args: exactly(),
 		RunE: func(*cobra.Command, []string) error { return m.run() },
 	}
 	m.measureBoot.flags(c)
 	c.Flags().StringVar(&m.start, "boot", "", "how a UKI is started: "+bootDisk+", as the first boot option, or "+bootQEMUKernel+", as QEMU's -kernel (default "+bootDisk+")")
 	c.Flags().StringVar(&m.initData, "initdata", "", "`FILE`: the initdata document, of algorithm sha256, for PCR 8")
+	c.Flags().StringVar(&m.firmware, "firmware", "", "`FILE`: OVMF, its code or code and variables, for PCR 0")
+	c.Flags().StringVar(&m.eventLog, "event-log", "", "`FILE`: /sys/kernel/security/tpm0/binary_bios_measurements of a boot that you watched, for PCR 0")
+	c.Flags().StringVar(&m.machine, "machine", "", "`MIB,CPUS` of the boot of that log, as 512,1")
 	c.Flags().StringSliceVar(&m.banks, "bank", []string{"sha256", "sha384"}, "sha256 or sha384")
 	m.measureOutput.flags(c)
 	return c
@@ -61,6 +71,12 @@ func (m *measureTPM) run() error {
 	if m.kernel != "" && m.start != "" {
 		return usagef("--boot is for --uki")
 	}
+	if (m.firmware == "") != (m.eventLog == "") {
+		return usagef("--firmware and --event-log go together")
+	}
+	if m.machine != "" && m.firmware == "" {
+		return usagef("--machine is for --firmware")
+	}
 	m.start = cmp.Or(m.start, bootDisk)
 	if m.start != bootDisk && m.start != bootQEMUKernel {
 		return usagef("--boot %q: want %s or %s", m.start, bootDisk, bootQEMUKernel)
@@ -74,8 +90,12 @@ func (m *measureTPM) run() error {
 		r.Inputs = append(r.Inputs, measured.Setting("boot", m.start))
 		boot.programs = append(boot.programs, "boot")
 	}
+	firmware, err := m.loadFirmware(&r)
+	if err != nil {
+		return err
+	}
 	for _, name := range m.banks {
-		if err := m.bank(&r, boot, name); err != nil {
+		if err := m.bank(&r, boot, firmware, name); err != nil {
 			return err
 		}
 	}
@@ -88,13 +108,16 @@ func (m *measureTPM) run() error {
 }
 
 // pcrPart is the table of a registration. The firmware's register is the owner's to
-// add, and the register of the initdata is compared with the initdata itself.
+// add where no log of it was given, and the register of the initdata is compared with the initdata itself.
 func pcrPart(r measured.Result) string {
 	var b strings.Builder
 	if r.Debug() {
 		b.WriteString("[tpm]\n" + debugLine(r) + "\n")
 	}
-	b.WriteString("[tpm.pcrs]\n# 0 = the firmware's register, from a boot that you watched\n")
+	b.WriteString("[tpm.pcrs]\n")
+	if !slices.ContainsFunc(r.Values, func(v measured.Value) bool { return v.Name == "PCR 0 sha256" }) {
+		b.WriteString("# 0 = the firmware's register, from a boot that you watched\n")
+	}
 	for _, v := range r.Values {
 		var index int
 		if _, err := fmt.Sscanf(v.Name, "PCR %d sha256", &index); err == nil && index != evidence.TPMInitDataRegister {
@@ -105,10 +128,17 @@ func pcrPart(r measured.Result) string {
 }
 
 // bank adds the registers of one bank.
-func (m *measureTPM) bank(r *measured.Result, boot *booted, name string) error {
+func (m *measureTPM) bank(r *measured.Result, boot *booted, firmware *loggedFirmware, name string) error {
 	h, ok := map[string]crypto.Hash{"sha256": crypto.SHA256, "sha384": crypto.SHA384}[name]
 	if !ok {
 		return usagef("--bank %q: want sha256 or sha384", name)
+	}
+	if firmware != nil {
+		sum, err := firmware.pcr0(h)
+		if err != nil {
+			return fmt.Errorf("computing PCR 0: %w", err)
+		}
+		r.Values = append(r.Values, measured.Value{Name: "PCR 0 " + name, Hex: hex.EncodeToString(sum), From: firmware.from})
 	}
 	pcrs, err := boot.pcrs(h)
 	if err != nil {

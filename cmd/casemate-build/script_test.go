@@ -6,6 +6,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -93,7 +95,7 @@ func setup(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	for name, content := range map[string][]byte{"snp.fd": firmware, "tdx.fd": measuretest.TDVF(measuretest.TDVFSections()...), "ccel": eventLog(), "vmlinuz": measuretest.Kernel("kernel"), "uki.efi": measuretest.UKI("kernel", "quiet", "initrd"), "uki2.efi": measuretest.UKI("kernel", "debug", "initrd"), "debug.initrd": mark, "debug.efi": measuretest.UKI("kernel", "quiet", string(mark))} {
+	for name, content := range map[string][]byte{"snp.fd": firmware, "tdx.fd": measuretest.TDVF(measuretest.TDVFSections()...), "ccel": eventLog(), "vmlinuz": measuretest.Kernel("kernel"), "ovmf.fd": measuretest.OVMF("pei", "dxe"), "ovmf2.fd": measuretest.OVMF("pei", "dxf"), "ovmf.log": firmwareLog("pei", "dxe"), "krunfw.so": measuretest.KrunLibrary(measuretest.KrunSymbols("kernel", "initrd")...), "krunfw2.so": measuretest.KrunLibrary(measuretest.KrunSymbols("kernel", "another")...), "debugfw.so": measuretest.KrunLibrary(measuretest.KrunSymbols("kernel", string(mark))...), "uki.efi": measuretest.UKI("kernel", "quiet", "initrd"), "uki2.efi": measuretest.UKI("kernel", "debug", "initrd"), "debug.initrd": mark, "debug.efi": measuretest.UKI("kernel", "quiet", string(mark))} {
 		if err := os.WriteFile(filepath.Join(e.WorkDir, name), content, 0o600); err != nil {
 			return err
 		}
@@ -118,6 +120,30 @@ func eventLog() []byte {
 	log = le.AppendUint32(le.AppendUint32(le.AppendUint32(log, 1), 4), 1)
 	log = append(le.AppendUint16(log, 0x0c), bytes.Repeat([]byte{0x11}, 48)...)
 	return le.AppendUint32(log, 0)
+}
+
+// firmwareLog is a TPM's log of a boot of measuretest.OVMF, which measured the first
+// volume as the machine made it.
+func firmwareLog(pei, dxe string) []byte {
+	le := binary.LittleEndian
+	spec := append([]byte("Spec ID Event03\x00"), make([]byte, 16)...)
+	log := le.AppendUint32(le.AppendUint32(nil, 0), 3)
+	log = append(le.AppendUint32(append(log, make([]byte, 20)...), uint32(len(spec))), spec...)
+	event := func(index, kind uint32, measured, data []byte) {
+		log = le.AppendUint32(le.AppendUint32(le.AppendUint32(log, index), kind), 2)
+		small, large := sha256.Sum256(measured), sha512.Sum384(measured)
+		log = append(le.AppendUint16(log, 0x0b), small[:]...)
+		log = append(le.AppendUint16(log, 0x0c), large[:]...)
+		log = append(le.AppendUint32(log, uint32(len(data))), data...)
+	}
+	blob := func(volume []byte) []byte { return le.AppendUint64(make([]byte, 8), uint64(len(volume))) }
+	first, second := measuretest.Volume([]byte(pei)), measuretest.Volume([]byte(dxe))
+	event(0, 8, []byte{0, 0}, []byte{0, 0})
+	event(0, 0x80000008, append([]byte("512 MiB"), first...), blob(first))
+	event(0, 0x80000008, second, blob(second))
+	event(7, 4, make([]byte, 4), make([]byte, 4))
+	event(0, 4, make([]byte, 4), make([]byte, 4))
+	return log
 }
 
 // registers FILE...: the files, one after the other, are a registration.

@@ -69,9 +69,7 @@ func (l *SNPLaunch) LaunchDigest() ([sha512.Size384]byte, error) {
 	if err != nil {
 		return d.value, err
 	}
-	for offset := 0; offset < len(l.Firmware.image); offset += pageSize {
-		d.page(pageNormal, l.Firmware.base()+uint64(offset), l.Firmware.image[offset:offset+pageSize])
-	}
+	d.pages(l.Firmware.base(), l.Firmware.image)
 	if err := l.measureAreas(&d, areas); err != nil {
 		return launchDigest{}.value, err
 	}
@@ -141,6 +139,13 @@ type launchDigest struct {
 // page adds a page with content.
 func (d *launchDigest) page(kind byte, address uint64, content []byte) {
 	d.update(kind, address, sha512.Sum384(content))
+}
+
+// pages adds content that is whole pages.
+func (d *launchDigest) pages(address uint64, content []byte) {
+	for offset := 0; offset < len(content); offset += pageSize {
+		d.page(pageNormal, address+uint64(offset), content[offset:offset+pageSize])
+	}
 }
 
 // special adds a page whose content the firmware of the processor makes.

@@ -72,6 +72,19 @@ func readTrailer(disk io.ReaderAt, size int64) (Trailer, error) {
 	return parse(raw)
 }
 
+// ParseObject reads the trailer's JSON object alone, as the file krun-sev.json has it,
+// at most 1 MiB.
+func ParseObject(raw []byte) (Trailer, error) {
+	if len(raw) > maxObject {
+		return Trailer{}, fmt.Errorf("parsing the disk's trailer: %d bytes, at most %d allowed", len(raw), maxObject)
+	}
+	t, err := parse(raw)
+	if err != nil {
+		return Trailer{}, fmt.Errorf("parsing the disk's trailer: %w", err)
+	}
+	return t, nil
+}
+
 func parse(raw []byte) (Trailer, error) {
 	var o object
 	if err := json.Unmarshal(raw, &o, json.RejectUnknownMembers(true)); err != nil {
