@@ -26,8 +26,8 @@ func TestExplainReplay(t *testing.T) {
 		"shop sandbox with shm over the CA":           {Field: "storages[0].mount_point", Given: `"/etc/ssl"`, Wanted: []string{`"/run/kata-containers/sandbox/shm"`}},
 		"shop app with an ambient capability":         {Field: "OCI.Process.Capabilities.Ambient[0]", Given: `"CAP_SYS_PTRACE"`},
 		"shop app with a sysctl":                      {Field: "OCI.Linux.Sysctl", Given: `{"net.ipv4.conf.all.route_localnet": "1"}`, Wanted: []string{"{}"}},
-		"shop app with a file over its program": {Field: "OCI.Mounts[14].destination", Given: `"/app"`, Wanted: []string{
-			`"/dev/termination-log"`, `"/etc/app"`, `"/etc/hostname"`, `"/etc/hosts"`, `"/etc/resolv.conf"`, `"/var/run/secrets/kubernetes.io/serviceaccount"`,
+		"shop app with a file over its program": {Field: "OCI.Mounts[15].destination", Given: `"/app"`, Wanted: []string{
+			`"/dev/termination-log"`, `"/etc/app"`, `"/etc/hostname"`, `"/etc/hosts"`, `"/etc/resolv.conf"`, `"/srv/app.conf"`, `"/var/run/secrets/kubernetes.io/serviceaccount"`,
 		}},
 	}
 	s := replay.Stacks()[0]

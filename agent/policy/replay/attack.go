@@ -118,6 +118,12 @@ func (s Stack) createAttacks(q *sequence, c *container) {
 		"hosts from the guest":              mount("/etc/hosts", "/etc/casemate/casemate.toml", "bind", "rbind"),
 		"hosts by a parent":                 mount("/etc/hosts", Shared+id+"-0123456789abcdef-x/../../../../../etc/hosts", "bind", "rbind"),
 		"a token from its neighbour":        mount(serviceAccount, "/run/kata-containers/"+s.ID("plain")+"/rootfs/serviceaccount", "bind", "rbind"),
+		"one file writable":                 mount(OneFile, s.Copied(id, OneFile), "bind", "rbind", "rw"),
+		"one file of a tree":                mount(OneFile, s.Copied(id, "/etc/app")+"/app.conf", "bind", "rbind", "ro"),
+		"one file by a parent":              mount(OneFile, s.Copied(id, "/etc/app")+"/../x-0123456789abcdef-app.conf", "bind", "rbind", "ro"),
+		"one file that is another":          mount(OneFile, s.Copied(id, "/etc/hosts"), "bind", "rbind", "ro"),
+		"one file somewhere else":           mount("/etc/ld.so.preload", s.Copied(id, OneFile), "bind", "rbind", "ro"),
+		"one file of the guest":             mount(OneFile, "/etc/casemate/app.conf", "bind", "rbind", "ro"),
 		"the sandbox's own annotation":      func(m *create) { m.OCI.Annotations = s.annotations(m.ContainerId, "POD", "") },
 	}, func(name string, f func(*create)) { q.neither(c.name+" with "+name, s.changed(s.create(c, ""), f)) })
 	q.neither("no OCI part", &create{ContainerId: id})

@@ -83,6 +83,8 @@ func (s Stack) copies(q *sequence, c *container) {
 		for _, m := range s.projected(s.Copied(id, "/etc/app"), "..2026_03_04_05_06_07.7654321", "app.conf", "port=80") {
 			q.both(c.name+": copy of its settings", m)
 		}
+		// Kubelet resolves the links of the volume, so one file by a subPath is no tree.
+		q.both(c.name+": copy of one of its settings", s.file(s.Copied(id, OneFile), "port=80"))
 	}
 }
 

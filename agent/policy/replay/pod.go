@@ -26,6 +26,7 @@ spec:
     volumeMounts:
     - {name: scratch, mountPath: /data}
     - {name: settings, mountPath: /etc/app, readOnly: true}
+    - {name: settings, mountPath: /srv/app.conf, subPath: app.conf}
     livenessProbe: {exec: {command: [/app, --check]}}
     lifecycle: {preStop: {exec: {command: [/app, --stop]}}}
     securityContext: {allowPrivilegeEscalation: false}

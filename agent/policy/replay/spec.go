@@ -15,6 +15,9 @@ const (
 	// Scratch is the pod's memory-backed volume.
 	Scratch = "/run/kata-containers/sandbox/ephemeral/scratch"
 
+	// OneFile is where the container app has one file of its settings, by a subPath.
+	OneFile = "/srv/app.conf"
+
 	serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
 )
 
@@ -59,7 +62,7 @@ func (s Stack) mounts(id string, c *container) []*kata.Mount {
 		list = append(list, &kata.Mount{Destination: "/data", Type: "bind", Source: Scratch, Options: []string{"rbind", "rprivate", "rw"}})
 	}
 	if c.settings {
-		list = append(list, s.bind(id, "/etc/app", "rbind", "rprivate", "ro"))
+		list = append(list, s.bind(id, "/etc/app", "rbind", "rprivate", "ro"), s.bind(id, OneFile, "rbind", "rprivate", "ro"))
 	}
 	return list
 }

@@ -154,7 +154,16 @@ mount(want, m) if {
 	some destination, name in want.files
 	m.destination == destination
 	regex.match(concat("", [`^/run/kata-containers/shared/containers/[0-9a-f]{64}-[0-9a-f]{16}-`, name, `$`]), m.source)
+	access(destination, m.options)
 }
+
+access(destination, options) if {
+	destination == "/srv/app.conf"
+	"ro" in options
+	not "rw" in options
+}
+
+access(destination, _) if destination != "/srv/app.conf"
 
 mount(want, m) if {
 	want.scratch
@@ -227,7 +236,7 @@ shop := {
 			"exec": [["/app", "--check"], ["/app", "--stop"]], "scratch": true, "env": ["PATH=/usr/bin:/bin", "MODE=pod", "WHERE=10.244.0.5"],
 			"files": {
 				"/etc/hosts": "hosts", "/etc/hostname": "hostname", "/etc/resolv.conf": "resolv.conf", "/dev/termination-log": "termination-log",
-				"/var/run/secrets/kubernetes.io/serviceaccount": "serviceaccount", "/etc/app": "app",
+				"/var/run/secrets/kubernetes.io/serviceaccount": "serviceaccount", "/etc/app": "app", "/srv/app.conf": "app\\.conf",
 			},
 		},
 		{

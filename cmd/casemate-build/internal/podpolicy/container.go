@@ -65,25 +65,6 @@ type container struct {
 	Devices  []string   `json:"devices"` // paths that mean volumes of measured configuration
 }
 
-// mount is a bind mount: what it is called in the container, and a regular
-// expression for where in the guest it comes from.
-type mount struct {
-	Destination string `json:"destination"`
-	Source      string `json:"source"`
-	Readonly    bool   `json:"readonly"`
-	Volume      string `json:"volume"` // of the pod's emptyDirs; "" for anything else
-}
-
-// Where a pod's files are in the guest (kata 4.1). The id is the container's.
-const (
-	copied    = `^/run/kata-containers/shared/containers/(passthrough/)?(watchable/)?[A-Za-z0-9][A-Za-z0-9_.-]*-[a-f0-9]{16}-`
-	ephemeral = `^/run/kata-containers/sandbox/(ephemeral|storage)/[A-Za-z0-9_=.-]+$`
-	localDir  = `^/run/kata-containers/shared/containers/[A-Za-z0-9_.-]+/rootfs/local/[A-Za-z0-9_.-]+$`
-
-	serviceAccount = "/var/run/secrets/kubernetes.io/serviceaccount"
-	terminationLog = "/dev/termination-log"
-)
-
 // kubernetesVariables are what every container is told of the API server and of
 // itself.
 var kubernetesVariables = []string{
@@ -380,52 +361,4 @@ func capabilities(sc *securityContext) ([]string, error) {
 	}
 	slices.Sort(set)
 	return set, nil
-}
-
-// mounts are the container's own volumes and what Kubernetes gives every container.
-func (p *pod) mounts(c *containerSpec) ([]mount, error) {
-	termination := c.TerminationMessagePath
-	if termination == "" {
-		termination = terminationLog
-	}
-	list := []mount{
-		{Destination: "/etc/hosts", Source: copied + "hosts$"},
-		{Destination: "/etc/hostname", Source: copied + "hostname$"},
-		{Destination: "/etc/resolv.conf", Source: copied + "resolv.conf$"},
-		{Destination: termination, Source: copied + regexp.QuoteMeta(path.Base(termination)) + "$"},
-	}
-	if p.AutomountServiceAccountToken == nil || *p.AutomountServiceAccountToken {
-		list = append(list, mount{Destination: serviceAccount, Source: copied + "serviceaccount$", Readonly: true})
-	}
-	for _, m := range c.VolumeMounts {
-		i := slices.IndexFunc(p.Volumes, func(v volumeSpec) bool { return v.Name == m.Name })
-		if i < 0 {
-			return nil, fmt.Errorf("container %s: volumeMounts: there is no volume %s", c.Name, m.Name)
-		}
-		source, err := p.Volumes[i].source(m.MountPath)
-		if err != nil {
-			return nil, fmt.Errorf("container %s: volume %s: %w", c.Name, m.Name, err)
-		}
-		if m.SubPath != "" || m.SubPathExpr != "" {
-			return nil, fmt.Errorf("container %s: volume %s: subPath is not served", c.Name, m.Name)
-		}
-		own := mount{Destination: m.MountPath, Source: source, Readonly: m.ReadOnly}
-		if p.Volumes[i].EmptyDir != nil {
-			own.Volume = m.Name
-		}
-		list = append(list, own)
-	}
-	return list, nil
-}
-
-func (v *volumeSpec) source(destination string) (string, error) {
-	switch {
-	case v.EmptyDir != nil && v.EmptyDir.Medium == "Memory":
-		return ephemeral, nil
-	case v.EmptyDir != nil && v.EmptyDir.Medium == "":
-		return "(" + ephemeral + ")|(" + localDir + ")", nil
-	case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
-		return copied + regexp.QuoteMeta(path.Base(destination)) + "$", nil
-	}
-	return "", fmt.Errorf("want emptyDir, configMap, secret, downwardAPI or projected: no directory of the host is passed on")
 }

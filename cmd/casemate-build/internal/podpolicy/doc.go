@@ -11,6 +11,7 @@
 // file leaves to the cluster, a value from a secret for instance, is bounded by its
 // name only, and said in a note.
 //
-// Files: pod.go the YAML; container.go a container with its image; policy.go the
+// Files: pod.go the YAML; container.go a container with its image; mounts.go
+// its mounts; policy.go the
 // text; rules.rego the rules.
 package podpolicy

@@ -56,8 +56,8 @@ func TestExplain(t *testing.T) {
 	p := load(t, generated)
 	want := map[string][4]string{ // the last rule, the field, the given and one of the wanted values
 		"app with a disk":                     {"storage_of", "storages[2].driver_options[_]", "undefined", ""},
-		"app with a file over its program":    {"allowed_mount", "OCI.Mounts[14].destination", `"/app"`, `"/etc/hosts"`},
-		"app with hosts from the guest":       {"allowed_mount", "OCI.Mounts[14].source", `"/etc/casemate/casemate.toml"`, ""},
+		"app with a file over its program":    {"allowed_mount", "OCI.Mounts[15].destination", `"/app"`, `"/etc/hosts"`},
+		"app with hosts from the guest":       {"allowed_mount", "OCI.Mounts[15].source", `"/etc/casemate/casemate.toml"`, ""},
 		"app with a shared root":              {"confined", "OCI.Linux.RootfsPropagation", `"rshared"`, ""},
 		"plain with a shell":                  {"process_of", "OCI.Process.Args", `["sh", "-c", "fetch 127.0.0.1:8006/cdh/resource/a/b/c"]`, `["/plain"]`},
 		"exec with a preloaded library":       {"variable_of", "process.Env[12]", `"LD_PRELOAD=/etc/hosts"`, ""},

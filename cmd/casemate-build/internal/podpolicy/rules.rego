@@ -377,7 +377,11 @@ allowed_mount(mount, []) if {
 
 access(m, _) if not m.readonly
 
-access(_, options) if "ro" in options
+# Of two words the runtime takes the last.
+access(_, options) if {
+	"ro" in options
+	count({"rw", "rrw"} & {option | some option in options}) == 0
+}
 
 no_parent(path) if not regex.match(`(^|/)\.\.(/|$)|//`, path)
 
