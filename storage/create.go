@@ -112,7 +112,7 @@ func (v Volumes) lay(ctx context.Context, c VolumeConfig, device string, disk *o
 	if err != nil {
 		return nil, table{}, err
 	}
-	t, err := volumeTable(c.Name, device, created, uint64(size))
+	t, err := volumeTable(c.mapping(), device, created, uint64(size))
 	return created, t, err
 }
 
