@@ -10,6 +10,8 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/casemate/casemate/imagepull/trust"
 )
 
 const (
@@ -91,6 +93,8 @@ func (e *registryEntry) check() error {
 		return errors.New("want a prefix or a location")
 	case wildcard && strings.ContainsAny(e.Prefix, "/@"):
 		return fmt.Errorf("prefix %q: want *.DOMAIN without a path", e.Prefix)
+	case hostOf(e.Prefix) != strings.ToLower(hostOf(e.Prefix)) || strings.HasSuffix(hostOf(e.Prefix), "."):
+		return fmt.Errorf("prefix %q: want the host in lower case and without a dot at its end, as names are compared", e.Prefix)
 	case !validLocation(strings.TrimPrefix(e.Prefix, "*.")):
 		return fmt.Errorf("prefix %q: want HOST[:PORT][/PATH]", e.Prefix)
 	case e.Location == "" && !wildcard:
@@ -112,6 +116,11 @@ func (e *registryEntry) check() error {
 		}
 	}
 	return nil
+}
+
+func hostOf(location string) string {
+	host, _, _ := strings.Cut(location, "/")
+	return host
 }
 
 // validLocation reports whether s can stand before the rest of a repository's name.
@@ -170,7 +179,7 @@ func (r *Registries) endpoints(ref name.Reference, insecure []string) ([]endpoin
 // match returns the entry with the longest prefix of the image's name, matched
 // at a boundary of the name: example.com is no prefix of example.com.evil.org.
 func (r *Registries) match(ref name.Reference) (best *registryEntry, canonical string) {
-	canonical = dockerName(ref.Context())
+	canonical = trust.RepositoryName(ref.Context())
 	if r == nil {
 		return nil, canonical
 	}
@@ -181,14 +190,6 @@ func (r *Registries) match(ref name.Reference) (best *registryEntry, canonical s
 		}
 	}
 	return best, canonical
-}
-
-// dockerName is a repository's name as the containers tools' files write it.
-func dockerName(repo name.Repository) string {
-	if rest, ok := strings.CutPrefix(repo.Name(), name.DefaultRegistry+"/"); ok {
-		return "docker.io/" + rest
-	}
-	return repo.Name()
 }
 
 func (e *registryEntry) covers(ref name.Reference, canonical string) bool {
