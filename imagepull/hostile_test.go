@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"strings"
 	"testing"
 
@@ -215,5 +216,39 @@ func TestHostileStatus(t *testing.T) {
 				wantEmpty(t, p)
 			})
 		}
+	}
+}
+
+// TestRepositoryPathLeavesNoScope attacks the policy by a name that begins like a trusted one and goes up again: scopes are
+// compared as text, and what serves HTTP cleans the path and points to the repository that was meant.
+func TestRepositoryPathLeavesNoScope(t *testing.T) {
+	r := newRegistryFake(t)
+	r.put(t, "v1", someImage(t))
+	r.handle = func(w http.ResponseWriter, req *http.Request) bool {
+		clean := path.Clean(req.URL.Path)
+		if strings.Count(clean, "/") > 1 && clean != req.URL.Path {
+			http.Redirect(w, req, clean, http.StatusMovedPermanently)
+			return true
+		}
+		return false
+	}
+	policy := policyOf(t, `{"default":[{"type":"reject"}],"transports":{"docker":{"`+r.host()+`/trusted":[{"type":"insecureAcceptAnything"}]}}}`)
+	p := newTestPuller(t, r, func(c *Config) { c.Policy = policy })
+	mustPull(t, p, r.host()+"/trusted/app:v1")
+	r.requests = nil
+	for _, name := range []string{
+		"/trusted/../evil/app:v1", "/trusted/./../evil/app:v1", "/trusted//app:v1", "/trusted/app/:v1", "/trusted/.../app:v1", "/trusted/..", "/trusted/-app:v1", "/trusted/app_:v1",
+		"/trusted/app:..", "/trusted/app:.", "/trusted/app:-v1",
+	} {
+		if img, err := p.Pull(t.Context(), r.host()+name); !errors.Is(err, ErrReference) {
+			t.Errorf("%s: got %v, %v, want %v", name, img, err, ErrReference)
+		}
+	}
+	if len(r.requests) > 0 {
+		t.Errorf("asked for %q", r.requests)
+	}
+	// Layouts are judged under a name that is none of a registry's.
+	if _, err := p.Pull(t.Context(), layoutName+":v1"); !errors.Is(err, ErrReference) {
+		t.Errorf("a registry with the layouts' name: %v", err)
 	}
 }

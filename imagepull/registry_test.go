@@ -323,6 +323,8 @@ func TestParseReference(t *testing.T) {
 		{"docker.io/library/alpine:3", "index.docker.io/library/alpine:3"},
 		{"registry.example:5000/a/b", "registry.example:5000/a/b:latest"},
 		{"registry.example/a:tag@sha256:" + strings.Repeat("a", 64), "registry.example/a@sha256:" + strings.Repeat("a", 64)},
+		{"registry.example/a/b.c/d_e/f__g/h---i/0", "registry.example/a/b.c/d_e/f__g/h---i/0:latest"},
+		{"registry.example/a:_.-A", "registry.example/a:_.-A"},
 		{"oci:/x/y", "oci-layout.invalid/image:latest|/x/y|"},
 		{"oci:rel:v1", "oci-layout.invalid/image:v1|rel|v1"},
 	} {
