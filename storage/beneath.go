@@ -15,6 +15,10 @@ import (
 // ErrOutside is wrapped when a mount point does not lie where mount points may.
 var ErrOutside = errors.New("the mount point lies in none of the configured directories")
 
+// errHostServed is wrapped when a mount point lies on virtiofs or 9p. The host serves those and takes a mount off again by
+// saying that its directory is no more; what a container then writes there goes to the host.
+var errHostServed = errors.New("the mount point lies on a file system that the host serves")
+
 // openBeneath opens the directory in which a mount point lies, taking each step of its path below the one of dirs that it
 // is in: with enter what is missing is made, with step it is an error. No symbolic link below that is followed: a container
 // may have made one.
@@ -44,10 +48,24 @@ func openBeneath(dirs []string, point string, take func(dir int, name string) (i
 
 // enter makes a directory unless it is there, and opens it.
 func enter(dir int, name string) (int, error) {
+	if err := guestServed(dir); err != nil {
+		return -1, err
+	}
 	if err := unix.Mkdirat(dir, name, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 		return -1, err
 	}
 	return step(dir, name)
+}
+
+func guestServed(dir int) error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(dir, &st); err != nil {
+		return fmt.Errorf("asking for the file system of the mount point: %w", err)
+	}
+	if st.Type == unix.FUSE_SUPER_MAGIC || st.Type == unix.V9FS_MAGIC {
+		return errHostServed
+	}
+	return nil
 }
 
 // step opens a directory.
@@ -64,7 +82,11 @@ func (o *Mounted) place(dirs []string, fileSystem bool) error {
 	defer parent.Close()
 	name := filepath.Base(o.Point)
 	if !fileSystem {
-		if err := unix.Symlinkat(o.Device, int(parent.Fd()), name); err != nil {
+		err := guestServed(int(parent.Fd()))
+		if err == nil {
+			err = unix.Symlinkat(o.Device, int(parent.Fd()), name)
+		}
+		if err != nil {
 			return fmt.Errorf("making the link: %w", err)
 		}
 		o.closers = append(o.closers, o.beneath(dirs, func(parent int) error { return unix.Unlinkat(parent, name, 0) }))
@@ -75,6 +97,9 @@ func (o *Mounted) place(dirs []string, fileSystem bool) error {
 		return fmt.Errorf("making the mount point: %w", err)
 	}
 	defer unix.Close(fd)
+	if err := guestServed(fd); err != nil {
+		return err
+	}
 	return o.mountOn(fmt.Sprintf("/proc/self/fd/%d", fd), o.beneath(dirs, func(parent int) error {
 		return unmounter(fmt.Sprintf("/proc/self/fd/%d/%s", parent, name))()
 	}))
