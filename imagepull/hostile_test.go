@@ -7,9 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/casemate/casemate/imagepull/unpack"
 )
@@ -250,5 +255,54 @@ func TestRepositoryPathLeavesNoScope(t *testing.T) {
 	// Layouts are judged under a name that is none of a registry's.
 	if _, err := p.Pull(t.Context(), layoutName+":v1"); !errors.Is(err, ErrReference) {
 		t.Errorf("a registry with the layouts' name: %v", err)
+	}
+}
+
+// TestLayoutFileBecomesFIFO attacks the time between the look at a layout's file and its opening, on a directory that the
+// host shares: nobody ever writes to the FIFO, and a pull that waits for that cannot be ended.
+func TestLayoutFileBecomesFIFO(t *testing.T) {
+	dir := t.TempDir()
+	fifo, name := filepath.Join(dir, "fifo"), filepath.Join(dir, "oci-layout")
+	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.WriteFile(name, []byte("{}"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &layout{dir: root}
+	defer l.Close()
+	done := make(chan error, 1)
+	go func() {
+		for range 20_000 {
+			switch raw, err := l.read("oci-layout"); {
+			case err == nil && string(raw) != "{}":
+				done <- fmt.Errorf("read %q", raw)
+				return
+			case err != nil && !errors.Is(err, ErrManifest):
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for end := time.After(30 * time.Second); ; {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		case <-end:
+			// So that the reader ends, too.
+			if w, err := os.OpenFile(fifo, os.O_RDWR, 0); err == nil {
+				defer w.Close()
+			}
+			t.Fatal("it waits for a writer")
+		default:
+			if err := unix.Renameat2(unix.AT_FDCWD, fifo, unix.AT_FDCWD, name, unix.RENAME_EXCHANGE); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
