@@ -177,19 +177,32 @@ func (r *Registries) endpoints(ref name.Reference, insecure []string) ([]endpoin
 }
 
 // match returns the entry with the longest prefix of the image's name, matched
-// at a boundary of the name: example.com is no prefix of example.com.evil.org.
+// at a boundary of the name: example.com is no prefix of example.com.evil.org. A
+// name with the port that https has anyway is, where no entry has it, one without.
 func (r *Registries) match(ref name.Reference) (best *registryEntry, canonical string) {
 	canonical = trust.RepositoryName(ref.Context())
 	if r == nil {
 		return nil, canonical
 	}
+	if best = r.longest(ref, canonical); best != nil {
+		return best, canonical
+	}
+	if host, path, ok := strings.Cut(canonical, ":443/"); ok {
+		if best = r.longest(ref, host+"/"+path); best != nil {
+			return best, host + "/" + path
+		}
+	}
+	return nil, canonical
+}
+
+func (r *Registries) longest(ref name.Reference, canonical string) (best *registryEntry) {
 	for i := range r.entries {
 		e := &r.entries[i]
 		if e.covers(ref, canonical) && (best == nil || len(e.Prefix) > len(best.Prefix)) {
 			best = e
 		}
 	}
-	return best, canonical
+	return best
 }
 
 func (e *registryEntry) covers(ref name.Reference, canonical string) bool {

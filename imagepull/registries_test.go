@@ -69,6 +69,8 @@ blocked = true
 		{"wildcard", "a.b.wild.example/x:1", "tame.example:5000/x:1"},
 		{"wildcard is not the domain itself", "wild.example/x:1", "wild.example/x:1"},
 		{"moved, by another spelling", "FOO.com./a/b:1", "real.example/base/a/b:1"},
+		{"moved, with the port of https", "foo.com:443/a/b:1", "real.example/base/a/b:1"},
+		{"another port", "foo.com:5000/a/b:1", "foo.com:5000/a/b:1"},
 		{"docker.io by its short name", "busybox", "hub.example/cache/library/busybox:latest index.docker.io/library/busybox:latest"},
 		{"mirror by digest only, tag", "bydigest.example/a:1", "bydigest.example/a:1"},
 		{"mirror by digest only, digest", "bydigest.example/a@" + digest, "m4.example/a@" + digest + " bydigest.example/a@" + digest},
@@ -99,8 +101,8 @@ blocked = true
 			}
 		})
 	}
-	// The second and the third are spellings of the first, to the name's servers and to TLS.
-	for _, ref := range []string{"blocked.example/bad/a:1", "Blocked.Example/bad/a:1", "blocked.example./bad/a:1"} {
+	// All are spellings of the first, to the name's servers and to TLS.
+	for _, ref := range []string{"blocked.example/bad/a:1", "Blocked.Example/bad/a:1", "blocked.example./bad/a:1", "blocked.example:443/bad/a:1", "Blocked.example.:443/bad/a:1"} {
 		if _, err := registriesOf(t, file).endpoints(mustRef(t, ref), nil); !errors.Is(err, ErrBlocked) {
 			t.Errorf("%s: got %v, want %v", ref, err, ErrBlocked)
 		}
