@@ -4,6 +4,7 @@ package imagepull
 
 import (
 	"encoding/base64"
+	"path"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -149,12 +150,17 @@ func FuzzParseRegistries(f *testing.F) {
 }
 
 func FuzzParseReference(f *testing.F) {
-	for _, s := range []string{"alpine", "oci:/x:y", "a.example:5000/b@sha256:" + digestOf(nil)[7:], "http://x"} {
+	for _, s := range []string{"alpine", "oci:/x:y", "a.example/b/../c:d", "a.example:5000/b@sha256:" + digestOf(nil)[7:], "http://x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if ref, err := parseReference(s, []string{"a.example"}); err == nil && ref.name == nil {
+		ref, err := parseReference(s, []string{"a.example"})
+		switch {
+		case err != nil:
+		case ref.name == nil:
 			t.Errorf("%q: no name", s)
+		case path.Clean("/"+ref.name.Context().RepositoryStr()) != "/"+ref.name.Context().RepositoryStr():
+			t.Errorf("%q: another repository to who cleans paths", s)
 		}
 	})
 }

@@ -7,8 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/casemate/casemate/imagepull/unpack"
 )
@@ -214,6 +220,89 @@ func TestHostileStatus(t *testing.T) {
 				}
 				wantEmpty(t, p)
 			})
+		}
+	}
+}
+
+// TestRepositoryPathLeavesNoScope attacks the policy by a name that begins like a trusted one and goes up again: scopes are
+// compared as text, and what serves HTTP cleans the path and points to the repository that was meant.
+func TestRepositoryPathLeavesNoScope(t *testing.T) {
+	r := newRegistryFake(t)
+	r.put(t, "v1", someImage(t))
+	r.handle = func(w http.ResponseWriter, req *http.Request) bool {
+		clean := path.Clean(req.URL.Path)
+		if strings.Count(clean, "/") > 1 && clean != req.URL.Path {
+			http.Redirect(w, req, clean, http.StatusMovedPermanently)
+			return true
+		}
+		return false
+	}
+	policy := policyOf(t, `{"default":[{"type":"reject"}],"transports":{"docker":{"`+r.host()+`/trusted":[{"type":"insecureAcceptAnything"}]}}}`)
+	p := newTestPuller(t, r, func(c *Config) { c.Policy = policy })
+	mustPull(t, p, r.host()+"/trusted/app:v1")
+	r.requests = nil
+	for _, name := range []string{
+		"/trusted/../evil/app:v1", "/trusted/./../evil/app:v1", "/trusted//app:v1", "/trusted/app/:v1", "/trusted/.../app:v1", "/trusted/..", "/trusted/-app:v1", "/trusted/app_:v1",
+		"/trusted/app:..", "/trusted/app:.", "/trusted/app:-v1",
+	} {
+		if img, err := p.Pull(t.Context(), r.host()+name); !errors.Is(err, ErrReference) {
+			t.Errorf("%s: got %v, %v, want %v", name, img, err, ErrReference)
+		}
+	}
+	if len(r.requests) > 0 {
+		t.Errorf("asked for %q", r.requests)
+	}
+	// Layouts are judged under a name that is none of a registry's.
+	if _, err := p.Pull(t.Context(), layoutName+":v1"); !errors.Is(err, ErrReference) {
+		t.Errorf("a registry with the layouts' name: %v", err)
+	}
+}
+
+// TestLayoutFileBecomesFIFO attacks the time between the look at a layout's file and its opening, on a directory that the
+// host shares: nobody ever writes to the FIFO, and a pull that waits for that cannot be ended.
+func TestLayoutFileBecomesFIFO(t *testing.T) {
+	dir := t.TempDir()
+	fifo, name := filepath.Join(dir, "fifo"), filepath.Join(dir, "oci-layout")
+	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.WriteFile(name, []byte("{}"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &layout{dir: root}
+	defer l.Close()
+	done := make(chan error, 1)
+	go func() {
+		for range 20_000 {
+			switch raw, err := l.read("oci-layout"); {
+			case err == nil && string(raw) != "{}":
+				done <- fmt.Errorf("read %q", raw)
+				return
+			case err != nil && !errors.Is(err, ErrManifest):
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for end := time.After(30 * time.Second); ; {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		case <-end:
+			// So that the reader ends, too.
+			if w, err := os.OpenFile(fifo, os.O_RDWR, 0); err == nil {
+				defer w.Close()
+			}
+			t.Fatal("it waits for a writer")
+		default:
+			if err := unix.Renameat2(unix.AT_FDCWD, fifo, unix.AT_FDCWD, name, unix.RENAME_EXCHANGE); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 )
 
 // layout reads an OCI image layout directory (OCI image-spec, image-layout.md).
@@ -155,20 +156,34 @@ func (l *layout) read(path string) ([]byte, error) {
 }
 
 func (l *layout) open(path string) (*os.File, int64, error) {
-	// A FIFO or device must be refused before it is opened.
+	// A device must be refused before it is opened.
 	info, err := l.dir.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, fmt.Errorf("%w: %s", ErrNotFound, path)
+	if err := checkRegular(path, info, err); err != nil {
+		return nil, 0, err
 	}
+	// What it is by now need not be what it was: a FIFO is opened without waiting
+	// for who writes to it, and refused.
+	f, err := l.dir.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, 0, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, 0, fmt.Errorf("%w: %s is not a regular file", ErrManifest, path)
-	}
-	f, err := l.dir.Open(path)
-	if err != nil {
+	info, err = f.Stat()
+	if err := checkRegular(path, info, err); err != nil {
+		f.Close()
 		return nil, 0, err
 	}
 	return f, info.Size(), nil
+}
+
+// checkRegular takes what Stat returned.
+func checkRegular(path string, info fs.FileInfo, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %s", ErrNotFound, path)
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%w: %s is not a regular file", ErrManifest, path)
+	}
+	return nil
 }

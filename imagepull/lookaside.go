@@ -18,6 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/casemate/casemate/imagepull/trust"
 )
 
 const (
@@ -92,7 +94,7 @@ func (l *Lookaside) base(ref name.Reference) string {
 	if l == nil {
 		return ""
 	}
-	canonical := dockerName(ref.Context())
+	canonical := trust.RepositoryName(ref.Context())
 	if base, ok := l.scopes[canonical+delimiter(ref)+ref.Identifier()]; ok {
 		return base
 	}

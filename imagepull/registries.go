@@ -10,6 +10,8 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/casemate/casemate/imagepull/trust"
 )
 
 const (
@@ -91,6 +93,8 @@ func (e *registryEntry) check() error {
 		return errors.New("want a prefix or a location")
 	case wildcard && strings.ContainsAny(e.Prefix, "/@"):
 		return fmt.Errorf("prefix %q: want *.DOMAIN without a path", e.Prefix)
+	case hostOf(e.Prefix) != strings.ToLower(hostOf(e.Prefix)) || strings.HasSuffix(hostOf(e.Prefix), "."):
+		return fmt.Errorf("prefix %q: want the host in lower case and without a dot at its end, as names are compared", e.Prefix)
 	case !validLocation(strings.TrimPrefix(e.Prefix, "*.")):
 		return fmt.Errorf("prefix %q: want HOST[:PORT][/PATH]", e.Prefix)
 	case e.Location == "" && !wildcard:
@@ -112,6 +116,11 @@ func (e *registryEntry) check() error {
 		}
 	}
 	return nil
+}
+
+func hostOf(location string) string {
+	host, _, _ := strings.Cut(location, "/")
+	return host
 }
 
 // validLocation reports whether s can stand before the rest of a repository's name.
@@ -168,27 +177,32 @@ func (r *Registries) endpoints(ref name.Reference, insecure []string) ([]endpoin
 }
 
 // match returns the entry with the longest prefix of the image's name, matched
-// at a boundary of the name: example.com is no prefix of example.com.evil.org.
+// at a boundary of the name: example.com is no prefix of example.com.evil.org. A
+// name with the port that https has anyway is, where no entry has it, one without.
 func (r *Registries) match(ref name.Reference) (best *registryEntry, canonical string) {
-	canonical = dockerName(ref.Context())
+	canonical = trust.RepositoryName(ref.Context())
 	if r == nil {
 		return nil, canonical
 	}
+	if best = r.longest(ref, canonical); best != nil {
+		return best, canonical
+	}
+	if host, path, ok := strings.Cut(canonical, ":443/"); ok {
+		if best = r.longest(ref, host+"/"+path); best != nil {
+			return best, host + "/" + path
+		}
+	}
+	return nil, canonical
+}
+
+func (r *Registries) longest(ref name.Reference, canonical string) (best *registryEntry) {
 	for i := range r.entries {
 		e := &r.entries[i]
 		if e.covers(ref, canonical) && (best == nil || len(e.Prefix) > len(best.Prefix)) {
 			best = e
 		}
 	}
-	return best, canonical
-}
-
-// dockerName is a repository's name as the containers tools' files write it.
-func dockerName(repo name.Repository) string {
-	if rest, ok := strings.CutPrefix(repo.Name(), name.DefaultRegistry+"/"); ok {
-		return "docker.io/" + rest
-	}
-	return repo.Name()
+	return best
 }
 
 func (e *registryEntry) covers(ref name.Reference, canonical string) bool {

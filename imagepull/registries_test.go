@@ -68,6 +68,9 @@ blocked = true
 		{"prefix in the path", "bar.io/foo.com/team/app:1", "bar.io/foo.com/team/app:1"},
 		{"wildcard", "a.b.wild.example/x:1", "tame.example:5000/x:1"},
 		{"wildcard is not the domain itself", "wild.example/x:1", "wild.example/x:1"},
+		{"moved, by another spelling", "FOO.com./a/b:1", "real.example/base/a/b:1"},
+		{"moved, with the port of https", "foo.com:443/a/b:1", "real.example/base/a/b:1"},
+		{"another port", "foo.com:5000/a/b:1", "foo.com:5000/a/b:1"},
 		{"docker.io by its short name", "busybox", "hub.example/cache/library/busybox:latest index.docker.io/library/busybox:latest"},
 		{"mirror by digest only, tag", "bydigest.example/a:1", "bydigest.example/a:1"},
 		{"mirror by digest only, digest", "bydigest.example/a@" + digest, "m4.example/a@" + digest + " bydigest.example/a@" + digest},
@@ -98,8 +101,11 @@ blocked = true
 			}
 		})
 	}
-	if _, err := registriesOf(t, file).endpoints(mustRef(t, "blocked.example/bad/a:1"), nil); !errors.Is(err, ErrBlocked) {
-		t.Errorf("got %v, want %v", err, ErrBlocked)
+	// All are spellings of the first, to the name's servers and to TLS.
+	for _, ref := range []string{"blocked.example/bad/a:1", "Blocked.Example/bad/a:1", "blocked.example./bad/a:1", "blocked.example:443/bad/a:1", "Blocked.example.:443/bad/a:1"} {
+		if _, err := registriesOf(t, file).endpoints(mustRef(t, ref), nil); !errors.Is(err, ErrBlocked) {
+			t.Errorf("%s: got %v, want %v", ref, err, ErrBlocked)
+		}
 	}
 	if list, err := registriesOf(t, file).endpoints(mustRef(t, "blocked.example/badly:1"), nil); err != nil || len(list) != 1 {
 		t.Errorf("a name that only starts like a blocked one: got %v, %v", list, err)
@@ -121,6 +127,8 @@ func TestParseRegistriesRefuses(t *testing.T) {
 		{"unknown key", "credential-helpers = ['x']", `unknown key "credential-helpers"`},
 		{"unknown key of a registry", "[[registry]]\nlocation='a.example'\ninsecur=true", `unknown key "registry.insecur"`},
 		{"key in another case", "[[registry]]\nlocation='a.example'\nBlocked=false", "want lower case"},
+		{"host that no name is compared with", "[[registry]]\nprefix='A.example'\nblocked=true", "lower case"},
+		{"host with a dot at its end", "[[registry]]\nprefix='a.example./x'\nblocked=true", "dot at its end"},
 		{"version 1", "[registries.search]\nregistries=['docker.io']", "unknown key"},
 		{"another search list", "unqualified-search-registries=['quay.io']", "short name"},
 		{"aliases", "[aliases]\nfedora='evil.example/fedora'", "unknown key"},

@@ -61,7 +61,12 @@ func handshakeError(ctx context.Context, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, ErrInsecure):
-		// go-containerregistry tried HTTP after HTTPS; err has both.
+		// go-containerregistry tried HTTP after HTTPS; err has both, HTTPS first. Where
+		// that may succeed the next time HTTP is beside the point.
+		again := classify(ctx, err)
+		if is[*retryable](again) {
+			return again
+		}
 		return fmt.Errorf("%w; over HTTPS: %w", ErrInsecure, withoutURL(err))
 	case is[*transport.Error](err):
 		e, _ := errors.AsType[*transport.Error](err)

@@ -9,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -278,6 +280,37 @@ func tlsFake(t testing.TB, r *registryFake) (string, *x509.CertPool) {
 	return s.Listener.Addr().String(), pool
 }
 
+// failing closes the first connections that it accepts.
+type failing struct {
+	net.Listener
+	left atomic.Int32
+}
+
+func (f *failing) Accept() (net.Conn, error) {
+	c, err := f.Listener.Accept()
+	if err == nil && f.left.Add(-1) >= 0 {
+		err = c.Close()
+	}
+	return c, err
+}
+
+// A registry of a private address that is starting over HTTPS is waited for as any other: that plain HTTP, which nobody
+// asked for, is refused says nothing about it.
+func TestRegistryRestartIsNoPlainHTTP(t *testing.T) {
+	r := newRegistryFake(t)
+	r.put(t, "v1", someImage(t))
+	s := httptest.NewUnstartedServer(r)
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+	f := &failing{Listener: s.Listener}
+	f.left.Store(3) // of four attempts
+	s.Listener = f
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	pool := x509.NewCertPool()
+	pool.AddCert(s.Certificate())
+	mustPull(t, newTestPuller(t, nil, func(c *Config) { c.Roots = pool }), f.Addr().String()+"/app:v1")
+}
+
 func TestRegistryHTTPS(t *testing.T) {
 	r := newRegistryFake(t)
 	r.put(t, "v1", someImage(t))
@@ -323,6 +356,8 @@ func TestParseReference(t *testing.T) {
 		{"docker.io/library/alpine:3", "index.docker.io/library/alpine:3"},
 		{"registry.example:5000/a/b", "registry.example:5000/a/b:latest"},
 		{"registry.example/a:tag@sha256:" + strings.Repeat("a", 64), "registry.example/a@sha256:" + strings.Repeat("a", 64)},
+		{"registry.example/a/b.c/d_e/f__g/h---i/0", "registry.example/a/b.c/d_e/f__g/h---i/0:latest"},
+		{"registry.example/a:_.-A", "registry.example/a:_.-A"},
 		{"oci:/x/y", "oci-layout.invalid/image:latest|/x/y|"},
 		{"oci:rel:v1", "oci-layout.invalid/image:v1|rel|v1"},
 	} {

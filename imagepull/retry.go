@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"sync/atomic"
 	"time"
 )
@@ -94,10 +95,18 @@ func classify(ctx context.Context, err error) error {
 	case timedOut(err):
 		return &retryable{error: fmt.Errorf("%w: %w", ErrStalled, err)}
 	case is[*tls.CertificateVerificationError](err), is[x509.UnknownAuthorityError](err),
-		is[x509.HostnameError](err), is[x509.CertificateInvalidError](err):
+		is[x509.HostnameError](err), is[x509.CertificateInvalidError](err),
+		errors.Is(err, http.ErrSchemeMismatch), refusedByTLS(err):
 		return fmt.Errorf("%w: %w", ErrTransport, err)
 	}
 	return &retryable{error: fmt.Errorf("%w: %w", ErrTransport, err)}
+}
+
+// refusedByTLS reports whether the peer has said in an alert that it will not speak
+// to us. An internal error of its own is none of that.
+func refusedByTLS(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "remote error" && op.Err.Error() != "tls: internal error"
 }
 
 // timedOut reports whether a peer that was reached did not answer in time.

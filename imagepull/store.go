@@ -3,8 +3,6 @@
 package imagepull
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -121,13 +119,18 @@ func mountedFrom(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for sc := bufio.NewScanner(bytes.NewReader(raw)); sc.Scan(); {
-		mount, super, ok := strings.Cut(sc.Text(), " - overlay ")
+	return overlayOver(string(raw), dir), nil
+}
+
+// overlayOver looks for it in the lines of a mountinfo, which may be long: an overlay's names all its layers.
+func overlayOver(mountinfo, dir string) string {
+	for line := range strings.Lines(mountinfo) {
+		mount, super, ok := strings.Cut(line, " - overlay ")
 		if fields := strings.Fields(mount); ok && len(fields) > 4 && strings.Contains(super, dir+"/") {
-			return fields[4], nil
+			return fields[4]
 		}
 	}
-	return "", nil
+	return ""
 }
 
 // mark ties a layer to the key and nonce that opened it.

@@ -5,6 +5,7 @@ package imagepull
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -126,6 +127,29 @@ func TestStoreInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
+}
+
+// TestManyLayersInUse: an image of as many layers as there may be fills a line that no usual reader of lines takes; what
+// it and the mounts behind it use is not removed from below them.
+func TestManyLayersInUse(t *testing.T) {
+	const dir = "/run/casemate/scratch/images/layers"
+	line := func(point, layers string) string {
+		many := "36 35 0:33 / " + point + " rw - overlay overlay rw"
+		for i := range maxLayers {
+			many += fmt.Sprintf(",lowerdir+=%s/sha256-%064x/tree/of/some/longer/name/yet", layers, i)
+		}
+		return many + ",upperdir=/u,workdir=/w\n"
+	}
+	for name, mounts := range map[string]string{
+		"its own": line("/point", dir), "behind another's": line("/elsewhere", "/other/layers") + line("/point", dir),
+	} {
+		if at := overlayOver("22 1 8:1 / / rw - ext4 /dev/vda rw\n"+mounts, dir); at != "/point" {
+			t.Errorf("%s: found at %q", name, at)
+		}
+	}
+	if at := overlayOver(line("/elsewhere", "/other/layers"), dir); at != "" {
+		t.Errorf("found at %q", at)
+	}
 }
 
 func TestPreflight(t *testing.T) {

@@ -4,9 +4,14 @@ package imagepull
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"io"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -154,5 +159,59 @@ func TestNoProxyFromEnvironment(t *testing.T) {
 	want := []string{"localhost:5000", "registry.example:443", "registry.example:80"}
 	if !slices.Equal(d.addresses, want) {
 		t.Errorf("dialled: got %q, want %q", d.addresses, want)
+	}
+}
+
+// What a server says about itself or about us, in words of TLS or in none of them, it will say again: nobody waits for
+// another answer. A connection that breaks may be a server's restart.
+func TestRefusedConnectionIsFinal(t *testing.T) {
+	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	roots := x509.NewCertPool()
+	serve := func(config *tls.Config) string {
+		s := httptest.NewUnstartedServer(answer)
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		if s.TLS = config; config == nil {
+			s.Start()
+		} else {
+			s.StartTLS()
+			roots.AddCert(s.Certificate())
+		}
+		t.Cleanup(s.Close)
+		return s.Listener.Addr().String()
+	}
+	broken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { broken.Close() })
+	go func() {
+		for {
+			c, err := broken.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	for name, tt := range map[string]struct {
+		host  string
+		again bool
+	}{
+		"no TLS":                     {serve(nil), false},
+		"a client's certificate":     {serve(&tls.Config{ClientAuth: tls.RequireAnyClientCert}), false},
+		"no version in common":       {serve(&tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}), false},
+		"a connection that is reset": {broken.Addr().String(), true},
+	} {
+		client := &http.Client{Transport: newHTTPTransport(roots, nil, 5*time.Second, Proxy{}, true)}
+		resp, err := client.Get("https://" + tt.host + "/v2/")
+		if err == nil {
+			resp.Body.Close()
+			t.Errorf("%s: no error", name)
+			continue
+		}
+		if err = classify(t.Context(), err); !errors.Is(err, ErrTransport) || is[*retryable](err) != tt.again {
+			t.Errorf("%s: tried again %v, want %v: %v", name, is[*retryable](err), tt.again, err)
+		}
+		client.CloseIdleConnections()
 	}
 }

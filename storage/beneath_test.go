@@ -20,7 +20,7 @@ func TestOpenBeneath(t *testing.T) {
 	for point, want := range map[string]error{
 		dir + "/image": nil, dir + "/a/b/c": nil, dir + "/link/m": unix.ELOOP, dir + "/file/m": unix.ENOTDIR, dir: ErrOutside, dir + "x/m": ErrOutside, "/etc": ErrOutside,
 	} {
-		f, err := openBeneath([]string{"/nonexistent", dir}, point)
+		f, err := openBeneath([]string{"/nonexistent", dir}, point, enter)
 		if !errors.Is(err, want) || (err == nil) != (want == nil) {
 			t.Errorf("%s: got %v, want %v", point, err, want)
 		}

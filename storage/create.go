@@ -67,17 +67,17 @@ func (v Volumes) create(ctx context.Context, c VolumeConfig, device string, disk
 	sectors := t.size / devmapper.SectorSize
 	if t.cipher.TagSize() > 0 {
 		if sectors, err = o.stack.formatTags(t); err != nil {
-			return errors.Join(err, o.stack.close())
+			return errors.Join(err, o.stack.settle())
 		}
 	}
 	if err := o.open(t, sectors); err != nil {
 		return err
 	}
 	if err := format(ctx, o.Path, o.Size, f); err != nil {
-		return errors.Join(fmt.Errorf("formatting: %w", err), o.Close())
+		return errors.Join(fmt.Errorf("formatting: %w", err), o.stack.settle())
 	}
-	if err := o.Close(); err != nil {
-		return err
+	if err := o.stack.settle(); err != nil {
+		return fmt.Errorf("closing the new volume: %w", err)
 	}
 	counted, err := v.replay(c, device, created)
 	if err != nil || counted == nil {
@@ -112,7 +112,7 @@ func (v Volumes) lay(ctx context.Context, c VolumeConfig, device string, disk *o
 	if err != nil {
 		return nil, table{}, err
 	}
-	t, err := volumeTable(c.Name, device, created, uint64(size))
+	t, err := volumeTable(c.mapping(), device, created, uint64(size))
 	return created, t, err
 }
 

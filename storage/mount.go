@@ -34,11 +34,11 @@ func (o *Mounted) mount() error {
 	if err := os.MkdirAll(o.Point, 0o755); err != nil { //nolint:gosec // the mounted root decides
 		return err
 	}
-	return o.mountOn(o.Point)
+	return o.mountOn(o.Point, unmounter(o.Point))
 }
 
-// mountOn mounts on a path that leads to the mount point.
-func (o *Mounted) mountOn(path string) error {
+// mountOn mounts on a path that leads to the mount point; undo unmounts it.
+func (o *Mounted) mountOn(path string, undo func() error) error {
 	flags := o.flags
 	if flags == 0 {
 		flags = mountFlags
@@ -46,7 +46,7 @@ func (o *Mounted) mountOn(path string) error {
 	if err := unix.Mount(o.Device, path, "ext4", flags, mountOptions); err != nil {
 		return fmt.Errorf("mounting: %w", err)
 	}
-	o.closers = append(o.closers, unmounter(o.Point))
+	o.closers = append(o.closers, undo)
 	return nil
 }
 

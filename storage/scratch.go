@@ -65,7 +65,7 @@ func openScratch(ctx context.Context, m Mapper, c ScratchConfig, disk *os.File) 
 	s := &Scratch{stack: stack{mapper: m}}
 	sectors, err := s.stack.formatTags(t)
 	if err != nil {
-		return nil, errors.Join(err, s.stack.close())
+		return nil, errors.Join(err, s.stack.settle())
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err

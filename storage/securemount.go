@@ -17,7 +17,7 @@ import (
 // which is always on, and cannot bring a key of its own: see VolumeOf.
 type SecureMount struct {
 	DeviceID   string // MAJOR:MINOR; exactly one of the two is set
-	DevicePath string // absolute
+	DevicePath string // absolute, in /dev
 	Encrypted  bool   // an existing volume; otherwise new scratch, whatever the device holds
 	Key        string // URI or sealed secret that names the volume; empty for scratch
 	FileSystem bool   // mount an ext4 on MountPoint; otherwise make MountPoint a symbolic link to the mapping
@@ -99,8 +99,9 @@ func (m *SecureMount) option(name, value string) (refusal string) {
 			return fmt.Sprintf("%q, want MAJOR:MINOR", value)
 		}
 	case "devicePath":
-		if m.DevicePath = value; !absolute(value) {
-			return fmt.Sprintf("%q, want an absolute path", value)
+		// Elsewhere a container could make a link, and let it lead to another device once that has been looked at.
+		if m.DevicePath = value; !absolute(value) || !strings.HasPrefix(value, "/dev/") {
+			return fmt.Sprintf("%q, want /dev/NAME", value)
 		}
 	case "sourceType":
 		m.Encrypted = value == "encrypted"

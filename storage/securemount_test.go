@@ -80,6 +80,7 @@ func TestSecureMountRefuses(t *testing.T) {
 		{"device number with a zero in front", "deviceId", "08:1", emptyDir, ""},
 		{"device by a relative path", "devicePath", "dev/vdb", encrypted, ""},
 		{"device by a path that goes up", "devicePath", "/dev/../etc/shadow", encrypted, ""},
+		{"device behind a link of a container's", "devicePath", "/run/kata-containers/c/rootfs/disk", encrypted, ""},
 		{"device path of zero bytes", "devicePath", "", encrypted, ""},
 		{"key of a volume for scratch", "key", "kbs:///a/b/c", emptyDir, ""},
 		{"volume without a key", "key", absent, encrypted, ""},

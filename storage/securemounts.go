@@ -69,7 +69,12 @@ func (s *SecureMounts) Mount(ctx context.Context, m SecureMount) error {
 	}
 	o := &Mounted{Point: m.MountPoint, request: m}
 	if err := s.mount(ctx, m, o); err != nil {
-		return errors.Join(fmt.Errorf("secure mount on %s: %w", m.MountPoint, err), o.Close())
+		err = errors.Join(fmt.Errorf("secure mount on %s: %w", m.MountPoint, err), o.Close())
+		if len(o.closers) == 0 {
+			return err
+		}
+		s.open = append(s.open, o) // what is in use is undone another time
+		return err
 	}
 	s.open = append(s.open, o)
 	return nil
@@ -95,9 +100,15 @@ func (s *SecureMounts) mount(ctx context.Context, m SecureMount, o *Mounted) err
 }
 
 // forgetGone closes what its user has unmounted without a word, as kata's agent does with an emptyDir. What a container
-// still has stays for another time.
+// still has stays for another time. What is not counted is closed: whoever opens it next counts it first.
 func (s *SecureMounts) forgetGone() {
-	s.open = slices.DeleteFunc(s.open, func(o *Mounted) bool { return o.gone() && o.Close() == nil })
+	s.open = slices.DeleteFunc(s.open, func(o *Mounted) bool {
+		if !o.gone() {
+			return false
+		}
+		err := o.Close()
+		return err == nil || errors.Is(err, ErrNotCounted)
+	})
 }
 
 func (s *SecureMounts) openVolume(ctx context.Context, m SecureMount, device string, o *Mounted) error {
@@ -105,9 +116,7 @@ func (s *SecureMounts) openVolume(ctx context.Context, m SecureMount, device str
 	if err != nil {
 		return err
 	}
-	if m.Name != "" {
-		c.Name = m.Name
-	}
+	c.Mapping = m.Name
 	v, err := s.Volumes.Open(ctx, c, device)
 	if err != nil {
 		return err
@@ -169,16 +178,20 @@ func (s *SecureMounts) maker(m SecureMount) (Formatter, error) {
 	return f, nil
 }
 
-// Close undoes what was mounted on a path. In use, it stays, with an error that wraps unix.EBUSY.
+// Close undoes what was mounted on a path. In use, it stays, with an error that wraps unix.EBUSY; with ErrNotCounted it is
+// undone.
 func (s *SecureMounts) Close(mountPoint string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, o := range s.open {
 		if o.Point == mountPoint {
-			if err := o.Close(); err != nil {
+			err := o.Close()
+			if err == nil || errors.Is(err, ErrNotCounted) {
+				s.open = append(s.open[:i], s.open[i+1:]...)
+			}
+			if err != nil {
 				return fmt.Errorf("closing the secure mount on %s: %w", mountPoint, err)
 			}
-			s.open = append(s.open[:i], s.open[i+1:]...)
 			return nil
 		}
 	}
@@ -192,8 +205,12 @@ func (s *SecureMounts) CloseAll() error {
 	var all []error
 	var stay []*Mounted
 	for i := len(s.open) - 1; i >= 0; i-- {
-		if err := s.open[i].Close(); err != nil {
-			all = append(all, fmt.Errorf("closing the secure mount on %s: %w", s.open[i].Point, err))
+		err := s.open[i].Close()
+		if err == nil {
+			continue
+		}
+		all = append(all, fmt.Errorf("closing the secure mount on %s: %w", s.open[i].Point, err))
+		if !errors.Is(err, ErrNotCounted) {
 			stay = append([]*Mounted{s.open[i]}, stay...)
 		}
 	}

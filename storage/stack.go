@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/casemate/casemate/storage/devmapper"
 )
@@ -48,6 +51,21 @@ func (s *stack) close() error {
 	return nil
 }
 
+// What looks at every new device, as udev does, has it open for a moment.
+const (
+	settleTime = 2 * time.Second
+	settlePoll = 10 * time.Millisecond
+)
+
+// settle is close for mappings that were just made and that nobody was given yet: who has them open lets go.
+func (s *stack) settle() error {
+	for end := time.Now().Add(settleTime); ; time.Sleep(settlePoll) {
+		if err := s.close(); !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
 // table is what a device is mapped with.
 type table struct {
 	name       string // of the mapping in /dev/mapper
@@ -80,7 +98,7 @@ func (s *stack) formatTags(t table) (uint64, error) {
 		return 0, fmt.Errorf("formatting tags: %w", err)
 	}
 	status, err := s.mapper.Status(m.Name)
-	if err = errors.Join(err, s.close()); err != nil {
+	if err = errors.Join(err, s.settle()); err != nil {
 		return 0, fmt.Errorf("formatting tags: %w", err)
 	}
 	sectors, err := providedSectors(status)
@@ -130,7 +148,7 @@ func (s *stack) open(t table, sectors uint64) (devmapper.Device, error) {
 	}
 	d, err := s.add(devmapper.Mapping{Name: t.name, UUID: t.uuid(), Targets: []devmapper.Target{crypt}})
 	if err != nil {
-		return devmapper.Device{}, errors.Join(fmt.Errorf("mapping the encryption %s: %w", t.cipher, err), s.close())
+		return devmapper.Device{}, errors.Join(fmt.Errorf("mapping the encryption %s: %w", t.cipher, err), s.settle())
 	}
 	return d, nil
 }

@@ -27,7 +27,7 @@ func MountVerityRoot(ctx context.Context, v Volumes, c VolumeConfig, device, poi
 		return nil, err
 	}
 	m := &Mounted{Point: point, Device: o.Path, Size: o.Size, closers: []func() error{o.Close}}
-	if err := m.mountVerity(v.Mapper, c.Name+verityName, target(o.Path)); err != nil {
+	if err := m.mountVerity(v.Mapper, c.mapping()+verityName, target(o.Path)); err != nil {
 		return nil, errors.Join(fmt.Errorf("mounting volume %s on %s: %w", c.Name, point, err), m.Close())
 	}
 	return m, nil

@@ -3,6 +3,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,11 +19,12 @@ import (
 
 // VolumeConfig is what measured configuration says about a volume: all of it, since the disk is the host's.
 type VolumeConfig struct {
-	Name   string      // of the mapping in /dev/mapper; NAME_dif is used too
-	Key    string      // URI for the KeySource
-	Header string      // absolute path of a detached header; empty: at the start of the device
-	Expect luks.Expect // Detached follows from Header
-	Replay bool        // has a counter at Volumes.Counter; for volumes that Create made with it
+	Name    string      // of the volume and its counter
+	Mapping string      // its name in /dev/mapper, and NAME_dif; empty: Name. Anybody may have chosen it
+	Key     string      // URI for the KeySource
+	Header  string      // absolute path of a detached header; empty: at the start of the device
+	Expect  luks.Expect // Detached follows from Header
+	Replay  bool        // has a counter at Volumes.Counter; for volumes that Create made with it
 }
 
 // Volumes creates and opens volumes. Its methods may be called at the same time for different devices.
@@ -52,6 +54,9 @@ type Volume struct {
 
 // ErrDataSize is wrapped when a header fixes the size of a volume with integrity: dm-integrity takes all of its device.
 var ErrDataSize = errors.New("a volume with integrity has no fixed size")
+
+// mapping is the name in /dev/mapper.
+func (c VolumeConfig) mapping() string { return cmp.Or(c.Mapping, c.Name) }
 
 // check returns the configuration with what follows from it filled in.
 func (v Volumes) check(c VolumeConfig) (VolumeConfig, error) {
@@ -153,7 +158,7 @@ func (v Volumes) unlock(ctx context.Context, c VolumeConfig, device string, disk
 	if err != nil {
 		return nil, table{}, 0, err
 	}
-	t, err := volumeTable(c.Name, device, unlocked, uint64(size))
+	t, err := volumeTable(c.mapping(), device, unlocked, uint64(size))
 	if err != nil {
 		return unlocked, t, 0, err
 	}

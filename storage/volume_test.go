@@ -324,3 +324,20 @@ func TestCloseNamed(t *testing.T) {
 		t.Errorf("somebody's linear mapping: %v", err)
 	}
 }
+
+// TestCreateWatched: a daemon that looks at every new device has each mapping of a new volume open for a moment, and none
+// of them stays for that: a volume that is made and then not counted would never open.
+func TestCreateWatched(t *testing.T) {
+	c := layouts["hmac"]
+	c.Replay = true
+	for busy := 1; busy <= 3; busy++ {
+		path := filepath.Join(t.TempDir(), "disk")
+		m, p := newMapper(t), &party{}
+		m.busyAt = busy
+		v := Volumes{Mapper: m, Keys: newSecret(), Counter: p, opener: opener(path)}
+		if err := v.create(t.Context(), c, "/dev/vdb", openDisk(t, path, deviceSize), Zeros{}); err != nil || p.last.Number != 1 {
+			t.Errorf("step %d: %v, counted %+v", busy, err, p.last)
+		}
+		m.checkClean(t)
+	}
+}

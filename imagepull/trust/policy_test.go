@@ -254,6 +254,8 @@ func TestScopesOf(t *testing.T) {
 			"*.sub.example.com", "*.example.com", "*.com", ""}},
 		{"localhost:5000/a:v1", []string{"localhost:5000/a:v1", "localhost:5000/a", "localhost:5000", ""}},
 		{"[::1]:5000/a:v1", []string{"[::1]:5000/a:v1", "[::1]:5000/a", "[::1]:5000", ""}},
+		{"ghcr.io./a/b:v1", []string{"ghcr.io/a/b:v1", "ghcr.io/a/b", "ghcr.io/a", "ghcr.io", "*.io", ""}},
+		{"r.example.com.:5000/a:v1", []string{"r.example.com:5000/a:v1", "r.example.com:5000/a", "r.example.com:5000", "*.example.com", "*.com", ""}},
 		{"GHCR.io/a/b:v1", []string{"ghcr.io/a/b:v1", "ghcr.io/a/b", "ghcr.io/a", "ghcr.io", "*.io", ""}},
 	}
 	for _, tt := range tests {

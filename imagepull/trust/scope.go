@@ -32,7 +32,7 @@ func (r reference) exact() bool { return r.tag != "" || r.digest != "" }
 
 // fromName takes over a parsed name. A name with tag and digest is one of the digest.
 func fromName(ref name.Reference) reference {
-	r := reference{repo: repository(ref.Context())}
+	r := reference{repo: RepositoryName(ref.Context())}
 	switch n := ref.(type) {
 	case name.Digest:
 		r.digest = n.DigestStr()
@@ -42,10 +42,14 @@ func fromName(ref name.Reference) reference {
 	return r
 }
 
-// repository is a repository's full name with the host that policies write: docker.io, never index.docker.io.
-func repository(r name.Repository) string {
+// RepositoryName is a repository's full name with the host that policies and registries.conf write: docker.io, never
+// index.docker.io, and of the spellings of a host that lead to the same one, in lower case and without a dot at its end.
+func RepositoryName(r name.Repository) string {
 	host := strings.ToLower(r.RegistryStr())
-	if host == name.DefaultRegistry {
+	if domain, port, ok := strings.Cut(host, ".:"); ok {
+		host = domain + ":" + port
+	}
+	if host = strings.TrimSuffix(host, "."); host == name.DefaultRegistry {
 		host = "docker.io"
 	}
 	return host + "/" + r.RepositoryStr()
@@ -76,7 +80,7 @@ func parseReference(s string) (reference, error) {
 	if err != nil {
 		return reference{}, fmt.Errorf("repository %q: %w", s, err)
 	}
-	return reference{repo: repository(repo)}, nil
+	return reference{repo: RepositoryName(repo)}, nil
 }
 
 // tagged says whether a name without a digest ends in a tag: a colon behind the last slash.
