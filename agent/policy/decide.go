@@ -195,7 +195,8 @@ func (p *Policy) query(ctx context.Context, term *ast.Term, e evaluation) (value
 		// The index passes over rules that it knows not to match: nothing would be said about these.
 		q = q.WithQueryTracer(e.tracer).WithIndexing(false)
 	}
-	results, err := q.Run(ctx)
+	var results topdown.QueryResultSet
+	roomy(func() { results, err = q.Run(ctx) })
 	if err != nil {
 		return nil, fmt.Errorf("evaluating policy: %w", err)
 	}
