@@ -16,6 +16,8 @@
 //   - lift.go: constant objects become data, so that a missing key is undefined and thereby a denial
 //   - input.go, copyfile.go: a request as the JSON document that policies read
 //   - decide.go, decision.go: one decision, its state change, and how that is undone
+//   - stack.go: the stack that an evaluation runs on
+//   - own.go, replace.go, match.go: functions of the library's that ours stand in for
 //   - state.go: the JSON-patch operations
 //   - explain.go, trace.go, read.go: a decision made again while listening to it: which condition did not hold, on
 //     which values, and what the policy printed; for the tenant's eyes only

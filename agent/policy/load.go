@@ -92,7 +92,7 @@ func compile(text []byte, version ast.RegoVersion, prints bool) (*ast.Compiler, 
 	if err != nil {
 		return nil, nil, err
 	}
-	compiler := ast.NewCompiler().WithCapabilities(caps).WithBuiltins(map[string]*ast.Builtin{ownReplace: replaceDeclaration()}).WithEnablePrintStatements(prints)
+	compiler := ast.NewCompiler().WithCapabilities(caps).WithBuiltins(ownDeclarations()).WithEnablePrintStatements(prints)
 	compiler.Compile(map[string]*ast.Module{"policy.rego": module})
 	if compiler.Failed() {
 		return nil, nil, located(compiler.Errors)

@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -75,13 +77,21 @@ func policyDecide(ctx context.Context) ([]figure, error) {
 	return figures, nil
 }
 
-// policyRound returns the p99 of decisions one after the other.
+// policyRound returns the p99 of decisions one after the other, each in a new goroutine, as the server of the kata API
+// has them made, and about a container of its own: its id is in all of its mounts.
 func policyRound(ctx context.Context, p *policy.Policy, denied bool) (float64, error) {
-	msg := benchCreate(denied)
 	var took []float64
 	for range policyDecisions {
+		msg := benchCreateAs(newID(), denied)
+		var d agent.Decision
+		var err error
+		done := make(chan struct{})
 		start := time.Now()
-		d, err := p.Decide(ctx, createRequest, msg)
+		go func() {
+			defer close(done)
+			d, err = p.Decide(ctx, createRequest, msg)
+		}()
+		<-done
 		took = append(took, milliseconds(time.Since(start)))
 		var denial *agent.Denial
 		switch {
@@ -93,6 +103,13 @@ func policyRound(ctx context.Context, p *policy.Policy, denied bool) (float64, e
 	}
 	slices.Sort(took)
 	return took[len(took)*99/100], nil
+}
+
+// newID is as long as the ids of container engines.
+func newID() string {
+	var id [32]byte
+	_, _ = rand.Read(id[:]) // does not fail
+	return hex.EncodeToString(id[:])
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

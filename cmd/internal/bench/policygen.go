@@ -122,7 +122,9 @@ func generatePolicy() ([]byte, error) {
 }
 
 // benchCreate asks for the last container of the policy; denied makes the source of the last mount another.
-func benchCreate(denied bool) *kata.CreateContainerRequest {
+func benchCreate(denied bool) *kata.CreateContainerRequest { return benchCreateAs(benchID, denied) }
+
+func benchCreateAs(id string, denied bool) *kata.CreateContainerRequest {
 	process := &kata.Process{
 		Args: []string{"/app", fmt.Sprint(benchContainers - 1)}, Cwd: "/", User: &kata.User{UID: 1000},
 		Capabilities: &kata.LinuxCapabilities{Effective: []string{"CAP_CHOWN", "CAP_KILL"}},
@@ -135,13 +137,13 @@ func benchCreate(denied bool) *kata.CreateContainerRequest {
 		process.Env[i] = fmt.Sprintf("NAME_%d_SERVICE_HOST=10.0.0.%d", i, i)
 	}
 	m := &kata.CreateContainerRequest{
-		ContainerId: benchID, ExecId: benchID, Storages: []*kata.Storage{{Driver: "image_guest_pull", Source: "registry.example/app:1"}},
+		ContainerId: id, ExecId: id, Storages: []*kata.Storage{{Driver: "image_guest_pull", Source: "registry.example/app:1"}},
 		OCI: &kata.Spec{Version: "1.1.0", Process: process, Linux: &kata.Linux{Namespaces: []*kata.LinuxNamespace{{Type: "mount"}, {Type: "pid"}, {Type: "ipc"}, {Type: "uts"}}}},
 	}
 	for i := range benchMounts {
 		m.OCI.Mounts = append(m.OCI.Mounts, &kata.Mount{
 			Destination: fmt.Sprintf("/mnt/volume-%d", i), Type: "bind", Options: []string{"rbind", "rprivate", "ro"},
-			Source: fmt.Sprintf("/run/kata-containers/shared/containers/%s-0123456789abcdef-volume-%d", benchID, i),
+			Source: fmt.Sprintf("/run/kata-containers/shared/containers/%s-0123456789abcdef-volume-%d", id, i),
 		})
 	}
 	if denied {
