@@ -103,8 +103,8 @@ type Config struct {
 	// Begun, when not nil, is called once a request's id is taken, so that others
 	// are judged while an image is pulled.
 	Begun func(context.Context)
-	// Starting, when not nil, is told of each of an image's containers before its program runs; its error keeps it from
-	// running.
+	// Starting, when not nil, is told of each of an image's containers before any program runs in it; its error keeps it
+	// from running.
 	Starting func(Start) error
 	Version  string
 	// Init says whether this process is the machine's first.
@@ -223,6 +223,7 @@ type entry struct {
 	termination string
 	closing     sync.Mutex
 	undo        []func() error      // guarded by closing once the container is made
+	watched     bool                // guarded by closing
 	announced   bool                // guarded by closing
 	execs       map[string]*process // guarded by Service.mu; runner is nil while one is being made
 }
