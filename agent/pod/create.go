@@ -133,6 +133,7 @@ func (s *Service) open(ctx context.Context, p *plan, e *entry) error {
 	if err := s.openDisks(ctx, p, e); err != nil {
 		return err
 	}
+	e.undo = append(e.undo, func() error { return s.leaveFunctions(p.id) })
 	return s.openFunctions(ctx, p)
 }
 

@@ -129,6 +129,7 @@ type Service struct {
 	mu         sync.Mutex // guards what follows
 	sandbox    *sandbox   // nil before CreateSandbox
 	containers map[string]*entry
+	driven     map[string]string // PCI functions that containers drive, by whose id
 
 	ended bool // the sandbox has been: there is no other
 
@@ -146,7 +147,7 @@ func New(cfg Config) (*Service, error) {
 	if !filepath.IsAbs(cfg.Dir) || cfg.Runtime == nil || cfg.Images == nil || !filepath.IsAbs(cfg.Pause) || cfg.Log == nil {
 		return nil, errors.New("making the pod service: directory, runtime, images, pause program and log are required")
 	}
-	return &Service{cfg: cfg, ooms: make(chan string, oomBacklog), over: make(chan struct{}), containers: map[string]*entry{}, volumes: map[string]*volume{}, trees: map[string]bool{}}, nil
+	return &Service{cfg: cfg, ooms: make(chan string, oomBacklog), over: make(chan struct{}), containers: map[string]*entry{}, driven: map[string]string{}, volumes: map[string]*volume{}, trees: map[string]bool{}}, nil
 }
 
 // Handlers are the served methods of grpc.AgentService, by their names.
