@@ -3,8 +3,10 @@
 package pod
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -66,5 +68,24 @@ func TestTerminationMessageByName(t *testing.T) {
 	}
 	if got := terminationFile(spec(&kata.Mount{Destination: "/x", Type: "bind", Source: "log", Options: []string{"rbind"}})); got != "log" {
 		t.Errorf("bind: got %q", got)
+	}
+}
+
+// TestMountOptionsThatSayTwoThings: a policy that wants "ro" among the options, and what is known to be no place for
+// devices, are not talked out of it by another option of the same mount.
+func TestMountOptionsThatSayTwoThings(t *testing.T) {
+	s := &Service{cfg: Config{Dir: DefaultDir}, trees: map[string]bool{"tree": true}}
+	for options, ok := range map[string]bool{
+		"rbind,ro": true, "rbind,rprivate,rw": true, "bind,rro,nosuid,nodev": true, "rbind": true,
+		"rbind,ro,rw": false, "rbind,rw,ro": false, "rbind,rro,rw": false, "rbind,ro,rrw": false, "rrw,rbind,ro": false,
+		"rbind,nosuid,nodev,rsuid": false, "rbind,rdev,nodev": false, "rbind,noexec,rexec": false, "rbind,rsymfollow": false,
+	} {
+		err := s.checkSources([]specs.Mount{{Destination: "/x", Type: "bind", Source: s.shared() + "/tree", Options: strings.Split(options, ",")}})
+		if ok && err != nil || !ok && status.Code(err) != codes.PermissionDenied {
+			t.Errorf("%s: got %v", options, err)
+		}
+	}
+	if err := s.checkSources([]specs.Mount{{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro", "rw"}}}); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("sysfs: got %v", err)
 	}
 }
