@@ -87,7 +87,7 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 			return err
 		}
 	}
-	if err := s.checkSources(spec.Mounts); err != nil {
+	if err := s.checkSources(e, spec.Mounts); err != nil {
 		return err
 	}
 	if err := p.addVolumes(spec); err != nil {

@@ -107,8 +107,10 @@ func checkOptions(m specs.Mount) error {
 }
 
 // checkSources refuses every bind mount whose source is not a copied tree, shared memory or one of the pod's volumes,
-// those of a peer pod's forwarder among them, each as a whole. Package container has the last word on links.
-func (s *Service) checkSources(mounts []specs.Mount) error {
+// those of a peer pod's forwarder among them, each as a whole. Package container has the last word on links. A volume stays
+// for as long as a container has it, also one whose request asked for the mount alone: otherwise the host could take away
+// the container that asked for the volume, and copy a tree of its own to where the mount is about to look.
+func (s *Service) checkSources(e *entry, mounts []specs.Mount) error {
 	s.volumesMu.Lock()
 	defer s.volumesMu.Unlock()
 	for i, m := range mounts {
@@ -124,7 +126,12 @@ func (s *Service) checkSources(mounts []specs.Mount) error {
 			}
 			continue
 		}
-		if s.held(m.Source) != nil || m.Source == filepath.Join(s.cfg.Dir, "sandbox", "shm") {
+		if v := s.held(m.Source); v != nil {
+			v.holders++
+			e.undo = append(e.undo, func() error { return s.release(v) })
+			continue
+		}
+		if m.Source == filepath.Join(s.cfg.Dir, "sandbox", "shm") {
 			continue
 		}
 		rest, ok := strings.CutPrefix(m.Source, s.shared()+"/")

@@ -80,12 +80,12 @@ func TestMountOptionsThatSayTwoThings(t *testing.T) {
 		"rbind,ro,rw": false, "rbind,rw,ro": false, "rbind,rro,rw": false, "rbind,ro,rrw": false, "rrw,rbind,ro": false,
 		"rbind,nosuid,nodev,rsuid": false, "rbind,rdev,nodev": false, "rbind,noexec,rexec": false, "rbind,rsymfollow": false,
 	} {
-		err := s.checkSources([]specs.Mount{{Destination: "/x", Type: "bind", Source: s.shared() + "/tree", Options: strings.Split(options, ",")}})
+		err := s.checkSources(new(entry), []specs.Mount{{Destination: "/x", Type: "bind", Source: s.shared() + "/tree", Options: strings.Split(options, ",")}})
 		if ok && err != nil || !ok && status.Code(err) != codes.PermissionDenied {
 			t.Errorf("%s: got %v", options, err)
 		}
 	}
-	if err := s.checkSources([]specs.Mount{{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro", "rw"}}}); status.Code(err) != codes.PermissionDenied {
+	if err := s.checkSources(new(entry), []specs.Mount{{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro", "rw"}}}); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("sysfs: got %v", err)
 	}
 }
