@@ -89,3 +89,14 @@ func TestMountOptionsThatSayTwoThings(t *testing.T) {
 		t.Errorf("sysfs: got %v", err)
 	}
 }
+
+// TestSandboxOfManyMounts: a request of a few megabytes has room for tens of thousands of mounts, each the kernel's memory.
+func TestSandboxOfManyMounts(t *testing.T) {
+	shm := &kata.Storage{Driver: "ephemeral", Fstype: "tmpfs", MountPoint: DefaultDir + "/sandbox/shm"}
+	if err := checkSandbox(&kata.CreateSandboxRequest{SandboxId: "pod", Storages: []*kata.Storage{shm}}); err != nil {
+		t.Error(err)
+	}
+	if err := checkSandbox(&kata.CreateSandboxRequest{SandboxId: "pod", Storages: []*kata.Storage{shm, shm}}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("twice: got %v", err)
+	}
+}
