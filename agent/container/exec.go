@@ -52,7 +52,6 @@ func (c *Container) Exec(ctx context.Context, spec *specs.Process, stdio Stdio) 
 		return nil, fmt.Errorf("executing in container %s: %w", c.id, err)
 	}
 	if err := p.spawn(ctx); err != nil {
-		p.streams.close()
 		return nil, fmt.Errorf("executing in container %s: %w", c.id, err)
 	}
 	p.streams.start()
@@ -100,10 +99,12 @@ func within(asked *specs.LinuxCapabilities, has *configs.Capabilities) error {
 	return nil
 }
 
-// spawn starts the process. When ctx ends first the start is left to itself: what
-// comes of it is killed, and only this process.
+// spawn starts the process or closes its streams. When ctx ends first the start is left to itself: what comes of it
+// is killed, and only this process. Until then the streams stay open: a number that is about to be handed to the child
+// must not come to mean another file of this process.
 func (p *Process) spawn(ctx context.Context) error {
 	if p.c.done() {
+		p.streams.close()
 		return ErrNotRunning
 	}
 	p.c.rt.reaper.begin()
@@ -118,6 +119,7 @@ func (p *Process) spawn(ctx context.Context) error {
 				_ = p.proc.Signal(unix.SIGKILL)
 				_, _ = p.proc.Wait()
 			}
+			p.streams.close()
 			p.c.rt.reaper.end(0)
 		}()
 		return ctx.Err()
@@ -135,6 +137,7 @@ func (p *Process) adopt(ctx context.Context, err error) error {
 		}
 	}
 	if err != nil {
+		p.streams.close()
 		p.c.rt.reaper.end(0)
 		if p.c.done() {
 			return ErrNotRunning

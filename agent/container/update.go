@@ -63,8 +63,12 @@ func assign[T any](to, from *T) {
 // OOM returns a channel with an element for each time that the kernel ran out of
 // the container's memory; some that come together are one. It is closed when the
 // container has no processes any more, with cgroups of version 1 when its cgroup is
-// removed. The caller receives until then.
+// removed. The caller receives until then. ErrNotRunning means that the first process
+// has ended.
 func (c *Container) OOM() (<-chan struct{}, error) {
+	if c.done() {
+		return nil, ErrNotRunning // the cgroup's end would not be told any more
+	}
 	events, err := c.lc.NotifyOOM()
 	if err != nil {
 		return nil, fmt.Errorf("watching the memory of container %s: %w", c.id, err)

@@ -87,7 +87,7 @@ func (s *Service) create(ctx context.Context, box *sandbox, p *plan, e *entry) e
 			return err
 		}
 	}
-	if err := s.checkSources(spec.Mounts); err != nil {
+	if err := s.checkSources(e, spec.Mounts); err != nil {
 		return err
 	}
 	if err := p.addVolumes(spec); err != nil {
@@ -133,6 +133,7 @@ func (s *Service) open(ctx context.Context, p *plan, e *entry) error {
 	if err := s.openDisks(ctx, p, e); err != nil {
 		return err
 	}
+	e.undo = append(e.undo, func() error { return s.leaveFunctions(p.id) })
 	return s.openFunctions(ctx, p)
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -44,14 +45,16 @@ func (s *Service) diagnosticData(_ context.Context, req *kata.GetDiagnosticDataR
 	return &kata.GetDiagnosticDataResponse{Data: strings.ToValidUTF8(string(text), "?")}, nil
 }
 
-// terminationFile finds the source of the mount that holds the message, "" for none.
+// terminationFile finds the source of the mount that holds the message, "" for none. Only what is bound was looked at
+// (checkSources): for other mounts a source is any text, also the name of a file in a volume.
 func terminationFile(oci *kata.Spec) string {
 	at := oci.GetAnnotations()[terminationAnnotation]
 	if at == "" {
 		return ""
 	}
 	for _, m := range oci.GetMounts() {
-		if m.GetDestination() == at {
+		bound := slices.Contains(m.GetOptions(), "bind") || slices.Contains(m.GetOptions(), "rbind")
+		if m.GetDestination() == at && bound {
 			return m.GetSource()
 		}
 	}

@@ -58,6 +58,10 @@ func (s *Service) execProcess(ctx context.Context, req *kata.ExecProcessRequest)
 			return nil, err
 		}
 	}
+	// The host may have left out the container's start.
+	if err := s.announce(ctx, e); err != nil {
+		return nil, err
+	}
 	p := &process{streams: s.streams(from.GetTerminal())}
 	if err := s.reserveExec(e, req.GetExecId(), p); err != nil {
 		return nil, err

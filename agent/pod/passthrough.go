@@ -124,6 +124,9 @@ func (s *Service) openFunctions(ctx context.Context, p *plan) error {
 		driven[f.path] = own
 	}
 	all := slices.Concat(slices.Collect(maps.Values(driven))...)
+	if err := s.takeFunctions(p.id, all); err != nil {
+		return err
+	}
 	for _, path := range slices.Sorted(maps.Keys(driven)) {
 		node, err := s.bind(ctx, driven[path], all)
 		if err != nil {
@@ -131,6 +134,30 @@ func (s *Service) openFunctions(ctx context.Context, p *plan) error {
 		}
 		p.nodes[path] = node
 	}
+	return nil
+}
+
+// takeFunctions makes functions those of one container for as long as it is there. Which device an address leads to is
+// the host's word, and a group's node opens all of it: what another container works on would lie open to this one.
+func (s *Service) takeFunctions(id string, functions []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range functions {
+		if other, taken := s.driven[f]; taken && other != id {
+			return fail(codes.FailedPrecondition, "PCI function %s is another container's, %s", f, other)
+		}
+	}
+	for _, f := range functions {
+		s.driven[f] = id
+	}
+	return nil
+}
+
+// leaveFunctions undoes takeFunctions.
+func (s *Service) leaveFunctions(id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.driven, func(_, owner string) bool { return owner == id })
 	return nil
 }
 

@@ -62,7 +62,7 @@ func TestPassThroughTogether(t *testing.T) {
 		if stranger != "" {
 			devices.group = append(devices.group, stranger)
 		}
-		s := &Service{cfg: Config{Devices: devices}}
+		s := &Service{driven: map[string]string{}, cfg: Config{Devices: devices}}
 		nodes := []specs.LinuxDevice{{Path: "/dev/vfio/12", Type: "c", Major: 511}, {Path: "/dev/vfio/13", Type: "c", Major: 511}}
 		policy, err := passThrough(t, s, []*kata.Device{vfio(driverVFIO, "/dev/vfio/12", "0000:3b:00.0=02/00"), vfio(driverVFIO, "/dev/vfio/13", "0000:af:00.0=03/00")}, nil, devicesSpec(nil, nodes...))
 		if stranger == "" && (err != nil || len(policy.Devices) != 2) {
@@ -71,6 +71,35 @@ func TestPassThroughTogether(t *testing.T) {
 		if stranger != "" && (err == nil || len(bound) > 0) {
 			t.Errorf("with another container's: %+v, %q", policy, bound)
 		}
+	}
+}
+
+// TestPassThroughOfAnothersDevice: a host that names the GPU of one container among the devices of another, whose policy
+// allows it some device, gives it nothing of it while the first is there.
+func TestPassThroughOfAnothersDevice(t *testing.T) {
+	var bound []string
+	s := &Service{driven: map[string]string{}, cfg: Config{Devices: plugged{at: map[string]string{"02/00": "0000:01:00.0", "03/00": "0000:02:00.0"}, bound: &bound}}}
+	create := func(id string, options ...string) error {
+		p := &plan{id: id, oci: &kata.Spec{}}
+		if err := s.planDevices(p, []*kata.Device{vfio(driverVFIO, "/dev/vfio/12", options...)}); err != nil {
+			t.Fatal(err)
+		}
+		return s.open(t.Context(), p, &entry{})
+	}
+	if err := create("model", "0000:3b:00.0=02/00"); err != nil {
+		t.Fatal(err)
+	}
+	bound = nil
+	for _, options := range [][]string{{"0000:3b:00.0=02/00"}, {"0000:af:00.0=03/00", "0000:3b:00.0=02/00"}} {
+		if err := create("proxy", options...); err == nil || !strings.Contains(err.Error(), "another container's") || len(bound) > 0 {
+			t.Errorf("%q: got %v, bound %q", options, err, bound)
+		}
+	}
+	if err := s.leaveFunctions("model"); err != nil {
+		t.Fatal(err)
+	}
+	if err := create("proxy", "0000:3b:00.0=02/00"); err != nil {
+		t.Errorf("once the first is gone: %v", err)
 	}
 }
 
@@ -119,7 +148,7 @@ func devicesSpec(env []string, nodes ...specs.LinuxDevice) *specs.Spec {
 // TestPassThrough: host's nodes, numbers and addresses become the guest's, and what annotations name the measured root's.
 func TestPassThrough(t *testing.T) {
 	var bound []string
-	s := &Service{cfg: Config{Devices: plugged{at: map[string]string{"02/00": "0000:01:00.0", "02/00.1": "0000:01:00.1", "03/00": "0000:02:00.0"}, bound: &bound}, CDI: described{}}}
+	s := &Service{driven: map[string]string{}, cfg: Config{Devices: plugged{at: map[string]string{"02/00": "0000:01:00.0", "02/00.1": "0000:01:00.1", "03/00": "0000:02:00.0"}, bound: &bound}, CDI: described{}}}
 	hostNode := specs.LinuxDevice{Path: "/dev/vfio/12", Type: "c", Major: 511}
 	spec := devicesSpec([]string{
 		"PATH=/bin", "PCIDEVICE_EXAMPLE_COM_NIC=0000:3b:00.0,0000:3b:00.1", "PCIDEVICE_EXAMPLE_COM_GPU=0000:af:00.0",
@@ -183,7 +212,7 @@ func TestPassThroughRefused(t *testing.T) {
 		"a channel's queue":        {list: []*kata.Device{vfio("vfio-ap", "/dev/z90crypt", "01.0002")}, want: "no volume"},
 	} {
 		var bound []string
-		s := &Service{cfg: Config{Devices: plugged{at: map[string]string{"02/00": "0000:01:00.0", "02/00.0": "0000:01:00.0"}, bound: &bound}, CDI: described{}}}
+		s := &Service{driven: map[string]string{}, cfg: Config{Devices: plugged{at: map[string]string{"02/00": "0000:01:00.0", "02/00.0": "0000:01:00.0"}, bound: &bound}, CDI: described{}}}
 		if _, err := passThrough(t, s, tt.list, tt.anno, devicesSpec(tt.env, tt.nodes...)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q in it", name, err, tt.want)
 		}

@@ -89,12 +89,34 @@ func (s *Service) freeForVolume(path string) error {
 	return nil
 }
 
+// widening are options that give back, on a mount and all below it, what others have taken (OCI runtime specification,
+// config-linux.md, "recursive" options): they come last, whatever their place.
+var widening = []string{"rrw", "rsuid", "rdev", "rexec", "rsymfollow"}
+
+// checkOptions refuses a mount that is one thing to a policy that looks for an option, and another to the kernel.
+func checkOptions(m specs.Mount) error {
+	for _, o := range m.Options {
+		if slices.Contains(widening, o) {
+			return fail(codes.PermissionDenied, "CreateContainerRequest is blocked by policy: mount: option %s of %s is not served", o, quoted(m.Destination))
+		}
+	}
+	if (slices.Contains(m.Options, "ro") || slices.Contains(m.Options, "rro")) && slices.Contains(m.Options, "rw") {
+		return fail(codes.PermissionDenied, "CreateContainerRequest is blocked by policy: mount: %s is both read-only and writable", quoted(m.Destination))
+	}
+	return nil
+}
+
 // checkSources refuses every bind mount whose source is not a copied tree, shared memory or one of the pod's volumes,
-// those of a peer pod's forwarder among them, each as a whole. Package container has the last word on links.
-func (s *Service) checkSources(mounts []specs.Mount) error {
+// those of a peer pod's forwarder among them, each as a whole. Package container has the last word on links. A volume stays
+// for as long as a container has it, also one whose request asked for the mount alone: otherwise the host could take away
+// the container that asked for the volume, and copy a tree of its own to where the mount is about to look.
+func (s *Service) checkSources(e *entry, mounts []specs.Mount) error {
 	s.volumesMu.Lock()
 	defer s.volumesMu.Unlock()
 	for i, m := range mounts {
+		if err := checkOptions(m); err != nil {
+			return err
+		}
 		if !slices.Contains(m.Options, "bind") && !slices.Contains(m.Options, "rbind") {
 			continue
 		}
@@ -104,7 +126,12 @@ func (s *Service) checkSources(mounts []specs.Mount) error {
 			}
 			continue
 		}
-		if s.held(m.Source) != nil || m.Source == filepath.Join(s.cfg.Dir, "sandbox", "shm") {
+		if v := s.held(m.Source); v != nil {
+			v.holders++
+			e.undo = append(e.undo, func() error { return s.release(v) })
+			continue
+		}
+		if m.Source == filepath.Join(s.cfg.Dir, "sandbox", "shm") {
 			continue
 		}
 		rest, ok := strings.CutPrefix(m.Source, s.shared()+"/")

@@ -20,19 +20,13 @@ import (
 	"github.com/casemate/casemate/agent/container"
 )
 
-// startContainer releases the first process and, for a container of the workload,
-// begins to watch its memory.
+// startContainer releases the first process.
 func (s *Service) startContainer(ctx context.Context, req *kata.StartContainerRequest) (*emptypb.Empty, error) {
 	e, err := s.find(req.GetContainerId())
 	if err != nil {
 		return nil, err
 	}
-	if !e.sandbox {
-		if err := s.watchMemory(e); err != nil {
-			s.cfg.Log.WarnContext(ctx, "out-of-memory events are not watched", "container", e.id, "error", err)
-		}
-	}
-	if err := s.announce(e); err != nil {
+	if err := s.announce(ctx, e); err != nil {
 		return nil, err
 	}
 	if err := e.container.Start(ctx); err != nil {
@@ -44,14 +38,21 @@ func (s *Service) startContainer(ctx context.Context, req *kata.StartContainerRe
 	return &emptypb.Empty{}, nil
 }
 
-// announce tells of a container's start, once however often the host asks for it.
-func (s *Service) announce(e *entry) error {
-	if s.cfg.Starting == nil || e.sandbox {
+// announce comes before any program of a workload's container, the first or a further one: it begins to watch the
+// container's memory and tells of its start, each once however often the host asks.
+func (s *Service) announce(ctx context.Context, e *entry) error {
+	if e.sandbox {
 		return nil
 	}
 	e.closing.Lock()
 	defer e.closing.Unlock()
-	if e.announced {
+	if !e.watched {
+		e.watched = true
+		if err := s.watchMemory(e); err != nil {
+			s.cfg.Log.WarnContext(ctx, "out-of-memory events are not watched", "container", e.id, "error", err)
+		}
+	}
+	if e.announced || s.cfg.Starting == nil {
 		return nil
 	}
 	if err := s.cfg.Starting(Start{ID: e.id, Image: e.image, Digest: e.digest}); err != nil {

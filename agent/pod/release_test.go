@@ -40,7 +40,7 @@ func TestVolumeThatDoesNotClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	mount := specs.Mount{Destination: "/data", Source: path, Options: []string{"rbind"}}
-	if err := s.checkSources([]specs.Mount{mount}); status.Code(err) != codes.PermissionDenied {
+	if err := s.checkSources(new(entry), []specs.Mount{mount}); status.Code(err) != codes.PermissionDenied {
 		t.Errorf("what is left is given to a container: %v", err)
 	}
 	if _, err := s.volumeStats(t.Context(), &kata.VolumeStatsRequest{VolumeGuestPath: path}); status.Code(err) != codes.NotFound {
@@ -55,5 +55,32 @@ func TestVolumeThatDoesNotClose(t *testing.T) {
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) || len(s.volumes) != 0 {
 		t.Errorf("%d volumes, %v", len(s.volumes), err)
+	}
+}
+
+// TestVolumeIsSwappedUnderItsMount: a request that mounts a volume without asking for it holds it all the same. Were the
+// volume gone with the container that asked for it, the host could copy a tree of its own to where the mount looks.
+func TestVolumeIsSwappedUnderItsMount(t *testing.T) {
+	dir := t.TempDir()
+	s := &Service{cfg: Config{Dir: dir}, volumes: map[string]*volume{}}
+	path := filepath.Join(s.shared(), "pod", "rootfs", "local", "data")
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	closed := 0
+	v := &volume{options: volumeOptions{driver: driverLocal, path: path}, holders: 1, close: func() error { closed++; return nil }}
+	s.volumes[path] = v
+	other := new(entry)
+	if err := s.checkSources(other, []specs.Mount{{Destination: "/data", Source: path, Options: []string{"rbind"}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.release(v); err != nil || closed != 0 {
+		t.Errorf("the first container went: %v, closed %d times", err, closed)
+	}
+	if err := s.freeForCopies("pod"); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("the host may copy there: %v", err)
+	}
+	if err := other.close(); err != nil || closed != 1 {
+		t.Errorf("the second went: %v, closed %d times", err, closed)
 	}
 }

@@ -77,6 +77,8 @@ func checkSandbox(req *kata.CreateSandboxRequest) error {
 		return fail(codes.PermissionDenied, "CreateSandboxRequest is blocked by policy: kernel-modules: modules come with the measured image only")
 	case req.GetHostname() != "" && !validHostname.MatchString(req.GetHostname()):
 		return fail(codes.InvalidArgument, "hostname %.80q is no host name", req.GetHostname())
+	case len(req.GetStorages()) > 1:
+		return fail(codes.InvalidArgument, "%d storages: a sandbox has its shared memory alone", len(req.GetStorages()))
 	case len(req.GetDns()) > maxDNS:
 		return fail(codes.InvalidArgument, "%d dns lines, at most %d", len(req.GetDns()), maxDNS)
 	}

@@ -103,8 +103,8 @@ type Config struct {
 	// Begun, when not nil, is called once a request's id is taken, so that others
 	// are judged while an image is pulled.
 	Begun func(context.Context)
-	// Starting, when not nil, is told of each of an image's containers before its program runs; its error keeps it from
-	// running.
+	// Starting, when not nil, is told of each of an image's containers before any program runs in it; its error keeps it
+	// from running.
 	Starting func(Start) error
 	Version  string
 	// Init says whether this process is the machine's first.
@@ -129,6 +129,7 @@ type Service struct {
 	mu         sync.Mutex // guards what follows
 	sandbox    *sandbox   // nil before CreateSandbox
 	containers map[string]*entry
+	driven     map[string]string // PCI functions that containers drive, by whose id
 
 	ended bool // the sandbox has been: there is no other
 
@@ -146,7 +147,7 @@ func New(cfg Config) (*Service, error) {
 	if !filepath.IsAbs(cfg.Dir) || cfg.Runtime == nil || cfg.Images == nil || !filepath.IsAbs(cfg.Pause) || cfg.Log == nil {
 		return nil, errors.New("making the pod service: directory, runtime, images, pause program and log are required")
 	}
-	return &Service{cfg: cfg, ooms: make(chan string, oomBacklog), over: make(chan struct{}), containers: map[string]*entry{}, volumes: map[string]*volume{}, trees: map[string]bool{}}, nil
+	return &Service{cfg: cfg, ooms: make(chan string, oomBacklog), over: make(chan struct{}), containers: map[string]*entry{}, driven: map[string]string{}, volumes: map[string]*volume{}, trees: map[string]bool{}}, nil
 }
 
 // Handlers are the served methods of grpc.AgentService, by their names.
@@ -223,6 +224,7 @@ type entry struct {
 	termination string
 	closing     sync.Mutex
 	undo        []func() error      // guarded by closing once the container is made
+	watched     bool                // guarded by closing
 	announced   bool                // guarded by closing
 	execs       map[string]*process // guarded by Service.mu; runner is nil while one is being made
 }

@@ -3,7 +3,9 @@
 package pod
 
 import (
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/grpc/codes"
@@ -33,6 +35,9 @@ func (p *plan) spec(shared namespaces, net string) (*specs.Spec, error) {
 		return nil, err
 	}
 	if s.Linux.Seccomp, err = seccomp(l.GetSeccomp()); err != nil {
+		return nil, err
+	}
+	if err := checkHidden(l); err != nil {
 		return nil, err
 	}
 	if len(l.GetUIDMappings()) > 0 || len(l.GetGIDMappings()) > 0 {
@@ -149,8 +154,35 @@ func set[N int64 | uint64](n N) *N {
 
 func pointer[T any](v T) *T { return &v }
 
+// checkHidden keeps what the host wants hidden or read-only to the kernel's own files. What hides is an empty file or
+// directory over what is there: over the image's files it would make another image of the one that was verified, such as
+// one without its rules of access.
+func checkHidden(l *kata.Linux) error {
+	for _, path := range slices.Concat(l.GetMaskedPaths(), l.GetReadonlyPaths()) {
+		if !ofKernel(path) {
+			return fail(codes.PermissionDenied, "CreateContainerRequest is blocked by policy: masks: %s is not among the kernel's files", quoted(path))
+		}
+	}
+	return nil
+}
+
+// ofKernel reports whether path is one of procfs' or sysfs', and none that leads out of them, as the root and the
+// descriptors of a process do.
+func ofKernel(path string) bool {
+	rest, proc := strings.CutPrefix(path, "/proc/")
+	if path != filepath.Clean(path) || strings.ContainsRune(path, 0) || !proc && !strings.HasPrefix(path, "/sys/") {
+		return false
+	}
+	first, _, _ := strings.Cut(rest, "/")
+	return !proc || first != "self" && first != "thread-self" && (first[0] < '0' || first[0] > '9')
+}
+
+// maxErrno is the largest error that a filter returns; of larger ones the library keeps 16 bits (seccomp(2)).
+const maxErrno = 4095
+
 // seccomp keeps the profile word for word; a name or action that the library does
-// not know is its error.
+// not know is its error. A filter may refuse, and not claim that it was done: a program would go on without the
+// randomness, the privileges given up or the file written that it believes in.
 func seccomp(s *kata.LinuxSeccomp) (*specs.LinuxSeccomp, error) {
 	if s == nil || s.GetDefaultAction() == "" {
 		return nil, nil
@@ -166,6 +198,9 @@ func seccomp(s *kata.LinuxSeccomp) (*specs.LinuxSeccomp, error) {
 		rule := specs.LinuxSyscall{Names: call.GetNames(), Action: specs.LinuxSeccompAction(call.GetAction())}
 		if e, ok := call.GetErrnoRet().(*kata.LinuxSyscall_Errnoret); ok {
 			n := uint(e.Errnoret)
+			if rule.Action == specs.ActErrno && (n == 0 || n > maxErrno) {
+				return nil, fail(codes.PermissionDenied, "CreateContainerRequest is blocked by policy: seccomp: a system call that is refused must not report success")
+			}
 			rule.ErrnoRet = &n
 		}
 		for _, a := range call.GetArgs() {

@@ -58,7 +58,7 @@ func (p *Platform) tcbInfo() string {
 
 func qeIdentity() string {
 	return `{"id":"TD_QE","version":2,` + window() + `,"miscselect":"00000000","miscselectMask":"FFFFFFFF","attributes":"` + strings.Repeat("00", 16) +
-		`","attributesMask":"` + strings.Repeat("FF", 16) + `","mrsigner":"DC` + strings.Repeat("00", 31) + `","isvprodid":2,` + isvLevels + `}`
+		`","attributesMask":"` + strings.Repeat("FF", 16) + `","mrsigner":"` + QESigner + `","isvprodid":2,` + isvLevels + `}`
 }
 
 func (p *Platform) table(dir, name, member, body string) error {

@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -22,6 +23,9 @@ import (
 
 // FMSPC is the processor family of every platform here, in hex.
 const FMSPC = "010203040506"
+
+// QESigner is the MRSIGNER of Intel's quoting enclave for TDX, in hex.
+const QESigner = "dc9e2a7c6f948f17474e34a7fc43ed030f7c1563f1babddf6340c82e0e54a8c5"
 
 // Platform is one machine and the certificates above it. Fields may be replaced before
 // Quote and Publish: that is how a test makes a bad one.
@@ -75,7 +79,12 @@ func New() (*Platform, error) {
 			return nil, err
 		}
 	}
-	p.QE[128], p.QE[256], p.QE[258] = 0xDC, 2, 4 // MRSIGNER, ISVPRODID, ISVSVN
+	signer, err := hex.DecodeString(QESigner)
+	if err != nil {
+		return nil, err
+	}
+	copy(p.QE[128:], signer)
+	p.QE[256], p.QE[258] = 2, 4 // ISVPRODID, ISVSVN
 	key, err := p.attestationKey()
 	if err != nil {
 		return nil, err

@@ -33,7 +33,8 @@ type TDXReference struct {
 
 	// AcceptMissingCollateral takes evidence for which the keybroker has no current TCB
 	// table, enclave identity or revocation list. What any list or a current table
-	// does say against a platform is always heeded.
+	// does say against a platform is always heeded, and whoever quotes must be Intel's
+	// enclave.
 	AcceptMissingCollateral bool `toml:"accept_missing_collateral,omitempty" json:"accept_missing_collateral,omitempty"`
 }
 

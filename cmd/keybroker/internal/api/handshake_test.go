@@ -247,18 +247,45 @@ func TestSessions(t *testing.T) {
 	})
 }
 
-func TestSessionTableIsFull(t *testing.T) {
+// TestStrangersFillTheSessionTable: sessions that nobody attests in, which take no right to open, do not keep guests out.
+func TestStrangersFillTheSessionTable(t *testing.T) {
 	b := newBroker(t)
-	b.server.sessions.max = 2
-	for range 2 {
+	b.server.sessions.max = 3
+	doc := document(t, "web", "")
+	b.register("web", doc, nil)
+	b.put("web", "app/key/1", "v")
+	attested := b.guest(doc).handshake()
+	first := b.guest(doc)
+	first.auth()
+	for range 4 {
 		if a := b.guest(nil).auth(); a.status != 200 {
 			t.Fatalf("auth: %d", a.status)
 		}
+	}
+	if n := len(b.server.sessions.byID); n != 3 {
+		t.Errorf("%d sessions", n)
+	}
+	attested.wantSecret(attested.get("app/key/1"), "v")
+	other := b.guest(doc).handshake()
+	other.wantSecret(other.get("app/key/1"), "v")
+	wantRefused(t, first.attest(), 401, "AttestationError") // the oldest gave way
+}
+
+func TestSessionTableIsFull(t *testing.T) {
+	b := newBroker(t)
+	b.server.sessions.max = 2
+	doc := document(t, "web", "")
+	b.register("web", doc, nil)
+	for range 2 {
+		b.guest(doc).handshake()
 	}
 	wantRefused(t, b.guest(nil).auth(), 503, "TooManyRequests")
 	b.later(sessionLife)
 	if a := b.guest(nil).auth(); a.status != 200 {
 		t.Fatalf("auth after the others expired: %d", a.status)
+	}
+	if n := len(b.server.sessions.order); n != 1 {
+		t.Errorf("%d sessions in line", n)
 	}
 }
 

@@ -53,16 +53,18 @@ var (
 // sessions is the table of live sessions. It hands out copies. It is safe for
 // concurrent use.
 type sessions struct {
-	mu   sync.Mutex // guards byID
-	byID map[string]*session
-	max  int
+	mu    sync.Mutex // guards byID and order
+	byID  map[string]*session
+	order []*session // as they were opened; those that have gone meanwhile too
+	max   int
 }
 
 func newSessions() *sessions {
 	return &sessions{byID: make(map[string]*session), max: maxSessions}
 }
 
-// open makes a session. The error is errSessionsFull.
+// open makes a session, in a full table in the place of the oldest that led to nothing yet. The error is
+// errSessionsFull.
 func (t *sessions) open(tee evidence.TEE, hash evidence.HashAlgorithm, now time.Time) (session, error) {
 	var random [sessionIDSize + correlationSize + nonceSize]byte
 	rand.Read(random[:])
@@ -76,14 +78,29 @@ func (t *sessions) open(tee evidence.TEE, hash evidence.HashAlgorithm, now time.
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.byID) >= t.max {
+	if len(t.byID) >= t.max && !t.giveWay() {
 		t.dropExpired(now)
 	}
 	if len(t.byID) >= t.max {
 		return session{}, errSessionsFull
 	}
 	t.byID[s.id] = &s
+	t.order = append(t.order, &s)
 	return s, nil
+}
+
+// giveWay drops the oldest session without a token. Anybody can open sessions, from a few addresses enough to fill the
+// table: were they kept, no guest could attest until they are over. A handshake takes a moment.
+func (t *sessions) giveWay() bool {
+	for len(t.order) > 0 {
+		s := t.order[0]
+		t.order = t.order[1:]
+		if t.byID[s.id] == s && s.token == "" {
+			delete(t.byID, s.id)
+			return true
+		}
+	}
+	return false
 }
 
 // find returns the live session with that id.
@@ -148,5 +165,8 @@ func (t *sessions) dropExpired(now time.Time) {
 		if !now.Before(s.expires) {
 			delete(t.byID, id)
 		}
+	}
+	for len(t.order) > 0 && !now.Before(t.order[0].expires) {
+		t.order = t.order[1:]
 	}
 }

@@ -166,6 +166,27 @@ func TestKDSIsAskedSparingly(t *testing.T) {
 	}
 }
 
+// TestKDSIsNotUsedUpByStrangers: reports that are denied in any case cost none of the questions that AMD answers.
+func TestKDSIsNotUsedUpByStrangers(t *testing.T) {
+	fake := &kdsFake{path: milanKDSPath()}
+	w := newKDSWorld(t, milan(), fake)
+	fake.vcek = w.machine.VCEK.Raw
+	for rule, at := range map[string]int{"vmpl": 0x30, "report-data": 0x50, "measurement": 0x90, "host-data": 0xC0} {
+		w.edit = func(raw []byte) { raw[at] ^= 1 }
+		for range kdsBurst {
+			failed := w.verify(t).Failed()
+			if len(failed) != 1 || failed[0].Rule != "endorsement-key" || !strings.Contains(failed[0].Found, "rule "+rule) {
+				t.Fatalf("%s: %+v", rule, failed)
+			}
+		}
+	}
+	w.edit = nil
+	if n := fake.asked.Load(); n != 0 {
+		t.Errorf("asked %d times", n)
+	}
+	wantAllowed(t, w.verify(t))
+}
+
 func crlOf(t *testing.T, w *world, at time.Time, revoked ...*x509.Certificate) []byte {
 	t.Helper()
 	list := &x509.RevocationList{SignatureAlgorithm: x509.SHA384WithRSAPSS, Number: big.NewInt(at.Unix()), ThisUpdate: at, NextUpdate: at.Add(2 * time.Hour)}

@@ -79,6 +79,10 @@ var tdxViolations = []struct {
 		w.in.Registration.TDX.AcceptTCB = []string{"Revoked"}
 	}},
 	{"qe-identity", "other enclave", func(t *testing.T, w *tdxWorld) { w.QE[256] = 3 }},
+	// The host's own enclaves, which a PCK certifies like any other.
+	{"qe-identity", "host's enclave without need of collateral", func(t *testing.T, w *tdxWorld) { w.QE[159] ^= 1; w.bare() }},
+	{"qe-identity", "other enclave of Intel's without need of collateral", func(t *testing.T, w *tdxWorld) { w.QE[256] = 1; w.bare() }},
+	{"qe-identity", "enclave under a debugger without need of collateral", func(t *testing.T, w *tdxWorld) { w.QE[48] |= 2; w.bare() }},
 	{"debug", "debug", func(t *testing.T, w *tdxWorld) { w.body[120] |= 1 }},
 	{"debug", "reserved TUD bit", func(t *testing.T, w *tdxWorld) { w.body[120] |= 0x80 }},
 	{"migration", "migratable", func(t *testing.T, w *tdxWorld) { w.body[123] |= 0x20 }},
@@ -115,7 +119,8 @@ func TestEachTDXRuleDeniesAlone(t *testing.T) {
 
 func TestTDXMissingCollateral(t *testing.T) {
 	w := newTDXWorld(t, 4)
-	w.after = func() { os.RemoveAll(filepath.Join(w.dir, "tdx")) }
+	w.bare()
+	w.in.Registration.TDX.AcceptMissingCollateral = false
 	wantDenied(t, w.verify(t), "tcb-info", "qe-identity", "tcb-minimum")
 	w.in.Registration.TDX.AcceptMissingCollateral = true
 	v := w.verify(t)
@@ -148,7 +153,7 @@ func TestTDXRealQuote(t *testing.T) {
 				return false
 			}
 		}
-		return !c.pck.test
+		return !c.pck.test && ofIntel(q.QEReport) == nil
 	}
 	if !signed(quote) {
 		t.Fatal("a real quote is refused")

@@ -119,7 +119,10 @@ func tdxTCBInfo(c *tdxCase) (wanted, found string, ok bool) {
 }
 
 func tdxEnclave(c *tdxCase) (wanted, found string, ok bool) {
-	wanted = "a current table of Intel's for the quoting enclave, with a level that is not revoked"
+	wanted = "Intel's quoting enclave and a current table for it, with a level that is not revoked"
+	if err := ofIntel(c.quote.QEReport); err != nil {
+		return wanted, err.Error(), false
+	}
 	var q qeIdentity
 	if err := c.table(tdxQEIdentity, "enclaveIdentity", &q); err != nil {
 		c.levels = nil // half of the tables make no status

@@ -168,6 +168,29 @@ func isvLevel(levels []tcbLevel, isv int) (tcbLevel, error) {
 	return tcbLevel{}, fmt.Errorf("version %d reaches no level", isv)
 }
 
+// Who quotes for TDX, as every edition of Intel's table has it.
+const (
+	qeSigner  = "dc9e2a7c6f948f17474e34a7fc43ed030f7c1563f1babddf6340c82e0e54a8c5"
+	qeProduct = 2
+	// sgxDebug is the attribute by which whoever runs an enclave reads and writes its memory.
+	sgxDebug = 1 << 1
+)
+
+// ofIntel wants Intel's quoting enclave, whether a table is at hand or not: a PCK certifies the report of any enclave
+// that the host runs, one that quotes whatever the host likes among them. The table says more, above all which versions
+// are good.
+func ofIntel(r evidence.QEReport) error {
+	switch {
+	case !hexEqual(qeSigner, r.MRSigner()):
+		return fmt.Errorf("an enclave signed by %x", r.MRSigner())
+	case r.ISVProdID() != qeProduct:
+		return fmt.Errorf("quoting enclave is product %d", r.ISVProdID())
+	case r.Attributes()[0]&sgxDebug != 0:
+		return errors.New("quoting enclave runs under a debugger")
+	}
+	return nil
+}
+
 // check compares the quoting enclave with who it must be.
 func (q qeIdentity) check(r evidence.QEReport) error {
 	switch {
