@@ -72,8 +72,8 @@ func ParseLookaside(raw []byte) (*Lookaside, error) {
 	return l, nil
 }
 
-// yamlLine is where the library says that a document is wrong.
-var yamlLine = regexp.MustCompile(`line [0-9]+`)
+// yamlLine is where the library says that a document is wrong, and which key it does not know there; no value.
+var yamlLine = regexp.MustCompile(`line [0-9]+(: field [a-z-]{1,32} not found)?`)
 
 // yamlError is tomlError for YAML.
 func yamlError(err error) error {
