@@ -15,7 +15,7 @@ import (
 const (
 	// maxExplains is how many denied requests wait to be explained, with their documents of a few MiB at most.
 	maxExplains = 4
-	// explainCredit is the processor time that explaining may take at once, and after that a twentieth of all that goes
+	// explainCredit is the time that explaining may take at once, and after that a twentieth of all that goes
 	// by: a host can have any number of requests denied.
 	explainCredit = 2 * time.Second
 	explainShare  = 20
@@ -73,19 +73,29 @@ func (e *explainer) run(r *incidents.Reporter) {
 		}
 		d := e.waiting[0]
 		e.waiting = e.waiting[1:]
+		can := e.affords(time.Now())
 		e.mu.Unlock()
-		began := time.Now()
-		ctx, cancel := context.WithTimeout(context.Background(), explainTime)
-		x, err := d.Explain(ctx)
-		cancel()
-		if err != nil {
-			x = policy.Explanation{}
+		var x policy.Explanation
+		if can {
+			x = e.explain(d)
 		}
 		r.Add(denialIncident(d, x))
-		e.mu.Lock()
-		e.spent += time.Since(began)
-		e.mu.Unlock()
 	}
+}
+
+// explain is d.Explain at the cost of the explainer's time; one that fails says nothing.
+func (e *explainer) explain(d policy.Denial) policy.Explanation {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), explainTime)
+	defer cancel()
+	x, err := d.Explain(ctx)
+	if err != nil {
+		x = policy.Explanation{}
+	}
+	e.mu.Lock()
+	e.spent += time.Since(began)
+	e.mu.Unlock()
+	return x
 }
 
 // drain tells of what waits, without more explanation, and gives the one that is being found out until ctx ends.
