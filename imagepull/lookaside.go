@@ -13,6 +13,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -58,7 +59,7 @@ func ParseLookaside(raw []byte) (*Lookaside, error) {
 	dec := yaml.NewDecoder(strings.NewReader(string(raw)))
 	dec.KnownFields(true)
 	if err := dec.Decode(&w); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("reading registries.d: %w", err)
+		return nil, fmt.Errorf("reading registries.d: %w", yamlError(err))
 	}
 	l := &Lookaside{scopes: map[string]string{}}
 	var err error
@@ -73,6 +74,17 @@ func ParseLookaside(raw []byte) (*Lookaside, error) {
 	return l, nil
 }
 
+// yamlLine is where the library says that a document is wrong, and which key it does not know there; no value.
+var yamlLine = regexp.MustCompile(`line [0-9]+(: field [a-z-]{1,32} not found)?`)
+
+// yamlError is tomlError for YAML.
+func yamlError(err error) error {
+	if line := yamlLine.FindString(err.Error()); line != "" {
+		return fmt.Errorf("%s: not YAML of this form", line)
+	}
+	return errors.New("not YAML of this form")
+}
+
 func (e lookasideEntry) base() (string, error) {
 	text := e.Lookaside
 	if text == "" {
@@ -84,7 +96,7 @@ func (e lookasideEntry) base() (string, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.RawQuery != "" || u.Fragment != "" || u.User != nil ||
 		(u.Scheme != "file" || u.Host != "") && (u.Scheme != "https" && u.Scheme != "http" || u.Host == "") {
-		return "", fmt.Errorf("lookaside %.200q: want file:///PATH or https://HOST[/PATH]", text)
+		return "", fmt.Errorf("lookaside %.200q: want file:///PATH or https://HOST[/PATH]", withoutUser(text))
 	}
 	return strings.TrimSuffix(u.String(), "/"), nil
 }

@@ -57,7 +57,7 @@ func ParseRegistries(raw []byte) (*Registries, error) {
 	}
 	meta, err := toml.Decode(string(raw), &w)
 	if err != nil {
-		return nil, fmt.Errorf("reading registries.conf: %w", err)
+		return nil, fmt.Errorf("reading registries.conf: %w", tomlError(err))
 	}
 	if unknown := meta.Undecoded(); len(unknown) > 0 {
 		return nil, fmt.Errorf("reading registries.conf: unknown key %q", unknown[0])
@@ -83,6 +83,22 @@ func ParseRegistries(raw []byte) (*Registries, error) {
 	return r, nil
 }
 
+// tomlError says where a document is wrong and repeats nothing of it: it may be another secret than was meant.
+func tomlError(err error) error {
+	if syntax, ok := errors.AsType[toml.ParseError](err); ok {
+		return fmt.Errorf("line %d: not TOML of this form", syntax.Position.Line)
+	}
+	return errors.New("not TOML of this form")
+}
+
+// withoutUser is a place as errors may name it: a password may stand in front of the host, though none is taken there.
+func withoutUser(place string) string {
+	if at := strings.LastIndexByte(place, '@'); at >= 0 {
+		return "..." + place[at:]
+	}
+	return place
+}
+
 func (e *registryEntry) check() error {
 	if e.Prefix == "" {
 		e.Prefix = e.Location
@@ -92,23 +108,23 @@ func (e *registryEntry) check() error {
 	case e.Prefix == "":
 		return errors.New("want a prefix or a location")
 	case wildcard && strings.ContainsAny(e.Prefix, "/@"):
-		return fmt.Errorf("prefix %q: want *.DOMAIN without a path", e.Prefix)
+		return fmt.Errorf("prefix %q: want *.DOMAIN without a path", withoutUser(e.Prefix))
 	case hostOf(e.Prefix) != strings.ToLower(hostOf(e.Prefix)) || strings.HasSuffix(hostOf(e.Prefix), "."):
-		return fmt.Errorf("prefix %q: want the host in lower case and without a dot at its end, as names are compared", e.Prefix)
+		return fmt.Errorf("prefix %q: want the host in lower case and without a dot at its end, as names are compared", withoutUser(e.Prefix))
 	case !validLocation(strings.TrimPrefix(e.Prefix, "*.")):
-		return fmt.Errorf("prefix %q: want HOST[:PORT][/PATH]", e.Prefix)
+		return fmt.Errorf("prefix %q: want HOST[:PORT][/PATH]", withoutUser(e.Prefix))
 	case e.Location == "" && !wildcard:
 		e.Location = e.Prefix
 	case e.Location != "" && !validLocation(e.Location):
-		return fmt.Errorf("location %q: want HOST[:PORT][/PATH]", e.Location)
+		return fmt.Errorf("location %q: want HOST[:PORT][/PATH]", withoutUser(e.Location))
 	}
 	if len(e.Mirrors) >= maxEndpoints {
-		return fmt.Errorf("prefix %q: got %d mirrors, want fewer than %d", e.Prefix, len(e.Mirrors), maxEndpoints)
+		return fmt.Errorf("prefix %q: got %d mirrors, want fewer than %d", withoutUser(e.Prefix), len(e.Mirrors), maxEndpoints)
 	}
 	for _, m := range e.Mirrors {
 		switch {
 		case !validLocation(m.Location):
-			return fmt.Errorf("mirror location %q: want HOST[:PORT][/PATH]", m.Location)
+			return fmt.Errorf("mirror location %q: want HOST[:PORT][/PATH]", withoutUser(m.Location))
 		case !slices.Contains([]string{"", "all", "digest-only", "tag-only"}, m.PullFrom):
 			return fmt.Errorf("mirror %s: pull-from-mirror: got %q, want all, digest-only or tag-only", m.Location, m.PullFrom)
 		case e.MirrorByDigestOnly && m.PullFrom != "":

@@ -22,10 +22,11 @@ type Client struct {
 	transport  *http.Transport
 	firstPause time.Duration // before the second attempt
 
-	// mu guards current and running. It is never held during a request.
+	// mu guards the fields below. It is never held during a request.
 	mu      sync.Mutex
 	current *session
 	running *flight
+	ticket  string // by which incidents are told; it outlives sessions
 }
 
 // Close drops idle connections and the session. Calls in progress go on.

@@ -23,6 +23,6 @@
 // tokens for other processes;
 // handshake.go the protocol; transcript.go how one went; token.go token times; teekey.go, jwe.go the session's key
 // and what it opens; transport.go HTTP; errors.go; uri.go resource URIs;
-// counter.go keybroker's counters of volumes, over TLS alone. The directory
+// counter.go keybroker's counters of volumes, over TLS alone; report.go and incidents.go what the workload's owner is told. The directory
 // kbstest has a broker that lies.
 package kbs

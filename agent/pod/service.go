@@ -106,7 +106,10 @@ type Config struct {
 	// Starting, when not nil, is told of each of an image's containers before any program runs in it; its error keeps it
 	// from running.
 	Starting func(Start) error
-	Version  string
+	// Failed, when not nil, is told why a request that was let in was not carried out, with the name of its message and
+	// the container that it names, "" for none. The error has more than the host reads. It must not block.
+	Failed  func(request, container string, err error)
+	Version string
 	// Init says whether this process is the machine's first.
 	Init bool
 	// Shutdown is called when the host has destroyed the sandbox; nil does nothing.
@@ -153,35 +156,35 @@ func New(cfg Config) (*Service, error) {
 // Handlers are the served methods of grpc.AgentService, by their names.
 func (s *Service) Handlers() map[string]ttrpc.Method {
 	return map[string]ttrpc.Method{
-		"AddARPNeighbors":                handler(s.cfg.Log, s.addNeighbors),
-		"CloseStdin":                     handler(s.cfg.Log, s.closeStdin),
-		"CopyFile":                       handler(s.cfg.Log, s.copyFile),
-		"CreateContainer":                handler(s.cfg.Log, s.createContainer),
-		"CreateSandbox":                  handler(s.cfg.Log, s.createSandbox),
-		"DestroySandbox":                 handler(s.cfg.Log, s.destroySandbox),
-		"ExecProcess":                    handler(s.cfg.Log, s.execProcess),
-		"GetDiagnosticData":              handler(s.cfg.Log, s.diagnosticData),
-		"GetGuestDetails":                handler(s.cfg.Log, s.guestDetails),
-		"GetOOMEvent":                    handler(s.cfg.Log, s.oomEvent),
-		"GetVolumeStats":                 handler(s.cfg.Log, s.volumeStats),
-		"ListInterfaces":                 handler(s.cfg.Log, s.listInterfaces),
-		"ListRoutes":                     handler(s.cfg.Log, s.listRoutes),
-		"OnlineCPUMem":                   handler(s.cfg.Log, s.onlineCPUs),
-		"PauseContainer":                 handler(s.cfg.Log, s.pauseContainer),
+		"AddARPNeighbors":                handler(s, s.addNeighbors),
+		"CloseStdin":                     handler(s, s.closeStdin),
+		"CopyFile":                       handler(s, s.copyFile),
+		"CreateContainer":                handler(s, s.createContainer),
+		"CreateSandbox":                  handler(s, s.createSandbox),
+		"DestroySandbox":                 handler(s, s.destroySandbox),
+		"ExecProcess":                    handler(s, s.execProcess),
+		"GetDiagnosticData":              handler(s, s.diagnosticData),
+		"GetGuestDetails":                handler(s, s.guestDetails),
+		"GetOOMEvent":                    handler(s, s.oomEvent),
+		"GetVolumeStats":                 handler(s, s.volumeStats),
+		"ListInterfaces":                 handler(s, s.listInterfaces),
+		"ListRoutes":                     handler(s, s.listRoutes),
+		"OnlineCPUMem":                   handler(s, s.onlineCPUs),
+		"PauseContainer":                 handler(s, s.pauseContainer),
 		"ReadStderr":                     s.reading((*streams).err),
 		"ReadStdout":                     s.reading((*streams).out),
-		"RemoveContainer":                handler(s.cfg.Log, s.removeContainer),
-		"RemoveStaleVirtiofsShareMounts": handler(s.cfg.Log, s.removeStaleMounts),
-		"ResumeContainer":                handler(s.cfg.Log, s.resumeContainer),
-		"SignalProcess":                  handler(s.cfg.Log, s.signalProcess),
-		"StartContainer":                 handler(s.cfg.Log, s.startContainer),
-		"StatsContainer":                 handler(s.cfg.Log, s.statsContainer),
-		"TtyWinResize":                   handler(s.cfg.Log, s.resizeTerminal),
-		"UpdateContainer":                handler(s.cfg.Log, s.updateContainer),
-		"UpdateInterface":                handler(s.cfg.Log, s.updateInterface),
-		"UpdateRoutes":                   handler(s.cfg.Log, s.updateRoutes),
-		"WaitProcess":                    handler(s.cfg.Log, s.waitProcess),
-		"WriteStdin":                     handler(s.cfg.Log, s.writeStdin),
+		"RemoveContainer":                handler(s, s.removeContainer),
+		"RemoveStaleVirtiofsShareMounts": handler(s, s.removeStaleMounts),
+		"ResumeContainer":                handler(s, s.resumeContainer),
+		"SignalProcess":                  handler(s, s.signalProcess),
+		"StartContainer":                 handler(s, s.startContainer),
+		"StatsContainer":                 handler(s, s.statsContainer),
+		"TtyWinResize":                   handler(s, s.resizeTerminal),
+		"UpdateContainer":                handler(s, s.updateContainer),
+		"UpdateInterface":                handler(s, s.updateInterface),
+		"UpdateRoutes":                   handler(s, s.updateRoutes),
+		"WaitProcess":                    handler(s, s.waitProcess),
+		"WriteStdin":                     handler(s, s.writeStdin),
 	}
 }
 
@@ -190,16 +193,19 @@ func (s *Service) Handlers() map[string]ttrpc.Method {
 func handler[R any, P interface {
 	*R
 	proto.Message
-}, Q proto.Message](log *slog.Logger, f func(context.Context, P) (Q, error)) ttrpc.Method {
+}, Q proto.Message](s *Service, f func(context.Context, P) (Q, error)) ttrpc.Method {
 	return func(ctx context.Context, decode func(any) error) (any, error) {
 		req := P(new(R))
 		if err := decode(req); err != nil {
 			return nil, err
 		}
 		resp, err := f(ctx, req)
+		if err != nil && s.cfg.Failed != nil {
+			s.cfg.Failed(string(req.ProtoReflect().Descriptor().Name()), containerOf(req), err)
+		}
 		if failure, ok := errors.AsType[*Failure](err); ok {
 			if failure.Err != nil {
-				log.WarnContext(ctx, "request refused", "request", fmt.Sprintf("%T", req), "error", err)
+				s.cfg.Log.WarnContext(ctx, "request refused", "request", fmt.Sprintf("%T", req), "error", err)
 			}
 			return nil, failure
 		}
@@ -208,6 +214,14 @@ func handler[R any, P interface {
 		}
 		return resp, nil
 	}
+}
+
+// containerOf is the container that a request names, "" for none.
+func containerOf(req proto.Message) string {
+	if r, ok := req.(interface{ GetContainerId() string }); ok {
+		return r.GetContainerId()
+	}
+	return ""
 }
 
 // entry is one container, from the moment its id is taken.

@@ -72,7 +72,7 @@ func (st *streams) err() *stream {
 // reading serves the reads of one output. A host that the policy refuses them reads nothing, and a container whose
 // output nobody takes would stand still.
 func (s *Service) reading(which func(*streams) *stream) ttrpc.Method {
-	serve := handler(s.cfg.Log, func(ctx context.Context, req *kata.ReadStreamRequest) (*output, error) {
+	serve := handler(s, func(ctx context.Context, req *kata.ReadStreamRequest) (*output, error) {
 		return s.readOutput(ctx, req, which)
 	})
 	return func(ctx context.Context, decode func(any) error) (any, error) {

@@ -67,8 +67,9 @@ func (p *Policy) Decide(ctx context.Context, request string, msg proto.Message) 
 	e := p.evaluation(request, input)
 	ops, err := p.judge(ctx, e)
 	if err != nil {
+		err = p.opening(msg, err)
 		p.denied(e, err)
-		return nil, p.opening(msg, err)
+		return nil, err
 	}
 	p.learn(msg)
 	if len(ops) == 0 {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	jsonx "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -31,6 +32,28 @@ type Denial struct {
 	Causes []Cause
 	input  ast.Value
 	state  map[string]any
+}
+
+// Remedy is the owner's command that would let the request pass, "" where none is known; said is the phrase without it.
+func (d Denial) Remedy() (said, remedy string) {
+	said, remedy, _ = strings.Cut(d.Reason.Phrase, openingText)
+	return said, remedy
+}
+
+// Subject is what the request names: a container's id, else a path, else "".
+func (d Denial) Subject() string {
+	object, ok := d.input.(ast.Object)
+	if !ok {
+		return ""
+	}
+	for _, name := range []string{"container_id", "path"} {
+		if term := object.Get(ast.StringTerm(name)); term != nil {
+			if text, ok := term.Value.(ast.String); ok {
+				return string(text)
+			}
+		}
+	}
+	return ""
 }
 
 // Watch has f called with each denial that the policy decides. f must not block. It is called before the policy is

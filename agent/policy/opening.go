@@ -26,6 +26,9 @@ const (
 // containerName is what Kubernetes allows (RFC 1123 label).
 var containerName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
+// openingText stands before the line that would open a probe or hook.
+const openingText = "; for a probe or hook: "
+
 // opening ends the denial of a probe or hook with the line by which the tenant would allow it, made of nothing but
 // what the host itself sent: the command line, and the name under which it created the container. The caller has the
 // turn.
@@ -48,7 +51,7 @@ func (p *Policy) opening(msg proto.Message, err error) error {
 		name = "CONTAINER"
 	}
 	argument := "'" + strings.ReplaceAll(name+"="+string(argv), "'", `'\''`) + "'"
-	return reason(d.Reason.Code, d.Reason.Phrase+"; for a probe or hook: casemate-build agent-policy POD.yaml -o policy.rego --exec "+argument)
+	return reason(d.Reason.Code, d.Reason.Phrase+openingText+"casemate-build agent-policy POD.yaml -o policy.rego --exec "+argument)
 }
 
 // learn keeps under which name an allowed request creates a container. A creation that fails is not followed by a

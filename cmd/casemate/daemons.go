@@ -143,6 +143,7 @@ func runDataHub(ctx context.Context, args []string) error {
 }
 
 func (m *machine) serveHub(ctx context.Context, address string) (err error) {
+	defer m.tellUntil(ctx)(&err)
 	var client *kbs.Client
 	var keys keyprovider.KeySource = noKBS{}
 	if m.conf.KBS.URL != "" {

@@ -39,6 +39,7 @@ const maxGuestFile = 64 << 10
 // run runs the container once. The image is pulled at the first time only, so every
 // restart is of the digest that was measured.
 func (d *declared) run(ctx context.Context, p *standalone.Process) (code int, err error) {
+	defer func() { d.fleet.m.tell("", d.conf.Name, err) }()
 	if err := d.prepare(ctx); err != nil {
 		return 0, final(err)
 	}
@@ -109,7 +110,7 @@ func (d *declared) open(ctx context.Context) (container.Bundle, error) {
 		name, sealed, _ := strings.Cut(entry, "=")
 		secret, err := d.fleet.sealed.Unseal(ctx, []byte(sealed))
 		if err != nil {
-			return container.Bundle{}, fmt.Errorf("unsealing %s: %w", name, err)
+			return container.Bundle{}, ofStage(stageSealed, name, fmt.Errorf("unsealing %s: %w", name, err))
 		}
 		value := string(secret)
 		clear(secret)

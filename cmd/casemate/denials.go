@@ -71,15 +71,17 @@ func (d *denials) write(log *slog.Logger) {
 	}
 }
 
-// admit keeps why a process that the policy let pass is not the image's.
-func (d *denials) admit(log *slog.Logger, differs *pod.Difference) {
-	d.keep(log, policy.Denial{
+// admitDenied keeps why a process that the policy let pass is not the image's.
+func (m *machine) admitDenied(differs *pod.Difference) {
+	d := policy.Denial{
 		Request: "CreateContainerRequest", Reason: agent.Reason{Code: "image", Phrase: differs.What + " is not what the image says"},
 		Causes: []policy.Cause{{
 			Rules: []string{"the built-in policy's comparison with the image's config"}, Text: differs.What + " is the image's",
 			Field: differs.Field, Given: differs.Given, Wanted: differs.Wanted,
 		}},
-	})
+	}
+	m.denials.keep(m.log, d)
+	m.explains.take(m.incidents, d)
 }
 
 // explainPolicy says why a request was denied: the last one of this guest, or one that was saved with its policy.

@@ -44,6 +44,7 @@ func openDoor(ctx context.Context, src source, door *agent.Door, p *podParts) (*
 	if err != nil {
 		return nil, park(door, "initdata", notAccepted, err)
 	}
+	go m.incidents.Run(ctx)
 	if err := p.scratch.open(ctx, m, podPlaces()...); err != nil {
 		return nil, park(door, "scratch", "the guest's scratch could not be opened", err)
 	}
@@ -64,7 +65,10 @@ func (m *machine) openDoor(door *agent.Door) error {
 	if err != nil {
 		return park(door, "policy", "the policy of initdata cannot be loaded", err)
 	}
-	p.Watch(func(d policy.Denial) { m.denials.keep(m.log, d) })
+	p.Watch(func(d policy.Denial) {
+		m.denials.keep(m.log, d)
+		m.explains.take(m.incidents, d)
+	})
 	door.Open(debugPolicy(p))
 	return nil
 }

@@ -65,6 +65,9 @@ func (m *machine) newFleet(client *kbs.Client, keys keyprovider.KeySource, seale
 	if base, err = filepath.EvalSymlinks(base); err != nil {
 		return nil, fmt.Errorf("making the image store: %w", err)
 	}
+	if t, ok := sealed.(toldUnsealer); ok { // the fleet tells by itself, with the variable's name
+		sealed = t.unsealer
+	}
 	dir := filepath.Join(base, fleetName)
 	return &fleet{m: m, images: &hubImages{m: m, client: client, keys: keys, dir: dir}, sealed: sealed, dir: dir}, nil
 }
@@ -197,7 +200,7 @@ func (f *fleet) openVolumes(ctx context.Context) error {
 		if err := storage.CloseNamed(control, name); err != nil && !errors.Is(err, unix.ENXIO) {
 			return err
 		}
-		err = f.m.steps.do("open volume "+name, func() error { return f.openVolume(ctx, volumes, c) })
+		err = f.m.steps.do("open volume "+name, func() error { return ofStage(stageVolume, name, f.openVolume(ctx, volumes, c)) })
 		if err != nil {
 			return err
 		}

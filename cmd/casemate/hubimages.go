@@ -50,7 +50,8 @@ func worded(err error) error {
 // PullImage pulls and verifies the image, records it, and leaves an OCI bundle at
 // bundlePath, absolute, absent or empty: config.json, and rootfs mounted. It returns the
 // digest of the platform's manifest. Directories of this machine are not images here.
-func (i *hubImages) PullImage(ctx context.Context, imageURL, bundlePath string) (string, error) {
+func (i *hubImages) PullImage(ctx context.Context, imageURL, bundlePath string) (_ string, err error) {
+	defer func() { i.m.tell("PullImage", imageURL, ofPull(imageURL, err)) }()
 	if !filepath.IsAbs(bundlePath) || filepath.Clean(bundlePath) != bundlePath || bundlePath == "/" {
 		return "", fmt.Errorf("pulling for the data hub: bundle path %.128q, want an absolute one", bundlePath)
 	}
@@ -68,7 +69,8 @@ func (i *hubImages) PullImage(ctx context.Context, imageURL, bundlePath string) 
 }
 
 // pull pulls and verifies an image and records it.
-func (i *hubImages) pull(ctx context.Context, reference string) (*imagepull.Image, error) {
+func (i *hubImages) pull(ctx context.Context, reference string) (_ *imagepull.Image, err error) {
+	defer func() { err = ofPull(reference, err) }()
 	if err := i.m.canMeasure(); err != nil {
 		return nil, err
 	}

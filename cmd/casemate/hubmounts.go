@@ -29,7 +29,8 @@ type hubMounts struct {
 var errNotMounted = errors.New("services.secure_mount lists nothing")
 
 // SecureMount carries out one request.
-func (h *hubMounts) SecureMount(ctx context.Context, volumeType string, options map[string]string, flags []string, mountPoint string) error {
+func (h *hubMounts) SecureMount(ctx context.Context, volumeType string, options map[string]string, flags []string, mountPoint string) (err error) {
+	defer func() { h.m.tell("SecureMount", mountPoint, ofStage(stageVolume, "", err)) }()
 	if len(h.m.conf.Services.SecureMount) == 0 {
 		return errNotMounted
 	}

@@ -175,7 +175,7 @@ func hostPhrase(reference string, err error) error {
 	if phrase == "" {
 		phrase = "see the guest's own log"
 	}
-	return &pod.Failure{Code: code, Phrase: fmt.Sprintf("Failed to pull image %.512s: %s", reference, phrase), Err: err}
+	return &pod.Failure{Code: code, Phrase: fmt.Sprintf("Failed to pull image %.512s: %s", reference, phrase), Err: ofPull(reference, err)}
 }
 
 // pullPhrase names the fault in the words that kata's own tests look for; "" when it is

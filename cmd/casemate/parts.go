@@ -18,6 +18,7 @@ import (
 	"github.com/casemate/casemate/agent/eventlog"
 	"github.com/casemate/casemate/agent/kbs"
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
+	"github.com/casemate/casemate/cmd/casemate/internal/incidents"
 	"github.com/casemate/casemate/imagepull"
 	"github.com/casemate/casemate/imagepull/trust"
 )
@@ -37,8 +38,12 @@ type machine struct {
 	// transcript is where the last handshake is written down; "" is nowhere.
 	transcript string
 	denials    denials
-	steps      steps
-	log        *slog.Logger
+	// incidents tells the relying party what was refused or failed; nil tells nobody. explains finds out why requests were
+	// denied, for it.
+	incidents *incidents.Reporter
+	explains  explainer
+	steps     steps
+	log       *slog.Logger
 	// disks lists those that initdata is looked for on; nil looks at none.
 	disks func() ([]string, error)
 	// clock is told the relying party's time; nil is nobody.
@@ -71,6 +76,7 @@ func openGuest(ctx context.Context, o options) (*machine, error) { return o.sour
 func (s source) open(ctx context.Context) (*machine, error) {
 	m := newMachine()
 	m.steps, m.log, m.disks, m.clock = s.steps, s.log, s.disks, s.clock
+	m.incidents = incidents.New(s.log, sinceStart)
 	var err error
 	if m.conf, err = config.Load(s.config); err != nil {
 		return nil, err
@@ -98,7 +104,9 @@ func warnings() *slog.Logger {
 
 // newMachine knows nothing yet and tells what it does on standard error.
 func newMachine() *machine {
-	return &machine{transcript: defaultTranscript, denials: denials{path: defaultDenial}, steps: steps{os.Stderr, timeline{defaultTimeline}}, log: warnings()}
+	m := &machine{transcript: defaultTranscript, denials: denials{path: defaultDenial}, steps: steps{os.Stderr, timeline{defaultTimeline}}, log: warnings()}
+	m.incidents = incidents.New(m.log, sinceStart)
+	return m
 }
 
 func (m *machine) detect() error {
@@ -155,7 +163,16 @@ func (m *machine) relyingParty() (*kbs.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return kbs.New(c)
+	var client *kbs.Client
+	keep := c.Transcript
+	c.Transcript = func(t kbs.Transcript) {
+		keep(t)
+		if t.Error == "" {
+			m.incidents.Use(client)
+		}
+	}
+	client, err = kbs.New(c)
+	return client, err
 }
 
 func (m *machine) kbsConfig() (kbs.Config, error) {

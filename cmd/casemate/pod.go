@@ -65,7 +65,7 @@ func openPod(c podConfig) (*podParts, error) {
 	parts := &podParts{runtime: runtime, images: newPodImages(podStore), volumes: new(podVolumes)}
 	images := parts.images
 	parts.service, err = pod.New(pod.Config{
-		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Layers: images, Volumes: parts.volumes, Devices: hotplug.New(hotplugTime), CDI: cdi.New(cdi.Dirs()), NetNS: images.netNS, Sized: parts.scratch.sized, Encrypted: parts.volumes.encrypted, Admit: images.admit, NoLogs: images.noLogs, Begun: agent.Begun, Starting: images.starting,
+		Dir: pod.DefaultDir, Runtime: runtime, Images: images, Layers: images, Volumes: parts.volumes, Devices: hotplug.New(hotplugTime), CDI: cdi.New(cdi.Dirs()), NetNS: images.netNS, Sized: parts.scratch.sized, Encrypted: parts.volumes.encrypted, Admit: images.admit, NoLogs: images.noLogs, Begun: agent.Begun, Starting: images.starting, Failed: images.failed,
 		Pause: program, Version: version.Number, Init: c.init, Shutdown: c.shutdown, Log: c.log,
 	})
 	if err != nil {
@@ -84,8 +84,8 @@ func (p *podImages) admit(image, requested *specs.Process) error {
 	if differs == nil {
 		return nil
 	}
-	p.m.denials.admit(p.m.log, differs)
-	return differs.Refusal()
+	p.m.admitDenied(differs)
+	return told{differs.Refusal()}
 }
 
 // noLogs is asked after a request was let in, when the machine is known.
@@ -102,5 +102,7 @@ func (p *podImages) starting(s pod.Start) error {
 func (p *podParts) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupTime)
 	defer cancel()
-	return errors.Join(p.service.Close(ctx), p.runtime.Close(ctx), p.images.Close(), p.volumes.close(), p.scratch.close())
+	err := errors.Join(p.service.Close(ctx), p.runtime.Close(ctx), p.images.Close(), p.volumes.close(), p.scratch.close())
+	p.images.lastWords(err)
+	return err
 }

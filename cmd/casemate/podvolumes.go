@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,10 +75,11 @@ func (p *podVolumes) named(path string) string {
 
 // Open opens the volume of a device path on the host's disk node, which is any that the host likes: the volume's key
 // tells whether it is the one.
-func (p *podVolumes) Open(ctx context.Context, path, node string) (*pod.Volume, error) {
+func (p *podVolumes) Open(ctx context.Context, path, node string) (_ *pod.Volume, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	name := p.named(path)
+	defer func() { err = ofStage(stageVolume, cmp.Or(name, path), err) }()
 	if name == "" {
 		return nil, fmt.Errorf("opening %.128q: no volume has this device", path)
 	}
@@ -132,7 +134,8 @@ func (p *podVolumes) mount(ctx context.Context, name, node string) (*heldVolume,
 }
 
 // encrypted makes an emptyDir of all of a disk, under a key that ends with it.
-func (p *podVolumes) encrypted(ctx context.Context, node, point string) (func() error, error) {
+func (p *podVolumes) encrypted(ctx context.Context, node, point string) (_ func() error, err error) {
+	defer func() { err = ofStage(stageVolume, point, err) }()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.m == nil {

@@ -49,8 +49,9 @@ func runRun(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	defer m.tellUntil(ctx)(&err)
 	if err := m.scratch.open(ctx, m); err != nil {
-		return err
+		return ofStage(stageScratch, m.conf.Scratch.Device, err)
 	}
 	defer func() { err = errors.Join(err, m.scratch.close()) }()
 	dir, err := m.workDir()
@@ -157,6 +158,7 @@ func (m *machine) pull(ctx context.Context, image, store string) (*imagepull.Pul
 
 // pullFrom is pull with the layers from a source.
 func (m *machine) pullFrom(ctx context.Context, image, store string, source layerSource) (_ *imagepull.Puller, _ *imagepull.Image, err error) {
+	defer func() { err = ofPull(image, err) }()
 	if err := m.canMeasure(); err != nil {
 		return nil, nil, err
 	}

@@ -141,7 +141,8 @@ func (s *scratch) size() int64 {
 }
 
 // sized mounts a file system for so many bytes on point: on scratch, or in memory where the guest has none.
-func (s *scratch) sized(size int64, point string) error {
+func (s *scratch) sized(size int64, point string) (err error) {
+	defer func() { err = ofStage(stageScratch, point, err) }()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mounted == nil {

@@ -39,8 +39,9 @@ func runServe(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	defer m.tellUntil(ctx)(&err)
 	if err := m.serveScratch(ctx); err != nil {
-		return err
+		return ofStage(stageScratch, m.conf.Scratch.Device, err)
 	}
 	defer func() { err = errors.Join(err, m.scratch.close()) }()
 	client, err := m.attested(ctx)
@@ -158,7 +159,7 @@ func (m *machine) hub(client *kbs.Client, keys keyprovider.KeySource) (hub *serv
 	}
 	images, mounts := &hubImages{m: m, client: client, keys: keys}, &hubMounts{m: m, keys: volumeKeys{secrets, sealed}}
 	end = func() error { return errors.Join(images.Close(), mounts.Close()) }
-	return &services.Hub{Resources: secrets, Sealed: sealed, LayerKeys: m.unwrap(keys), Images: images, Mounts: mounts, Log: m.log}, end, nil
+	return &services.Hub{Resources: secrets, Sealed: toldUnsealer{m, sealed}, LayerKeys: m.unwrap(keys), Images: images, Mounts: mounts, Log: m.log}, end, nil
 }
 
 // agent is the attestation agent with what measured configuration adds to it. The

@@ -13,5 +13,5 @@
 //
 // Files: main.go and cli.go the command line; serve.go, servetls.go and servestate.go
 // the server; register.go, resource.go, counter.go, policy.go, refvalues.go, log.go, version.go one
-// verb each; ownerflags.go how they reach a keybroker.
+// verb each; incidents.go what a guest told; ownerflags.go how they reach a keybroker.
 package main

@@ -41,7 +41,7 @@ func newLog(s streams) *cobra.Command {
 				return usagef("--state is required")
 			}
 			if guest != "" {
-				return printReport(s, state, guest)
+				return printGuest(s, state, guest, asJSON)
 			}
 			return printLog(s, state, filter, asJSON)
 		},
@@ -50,7 +50,7 @@ func newLog(s streams) *cobra.Command {
 	flags.StringVar(&state, "state", "", "state directory of the keybroker (required)")
 	flags.StringVar(&filter.workload, "workload", "", "only records of this workload")
 	flags.StringVar(&filter.id, "id", "", "only records of this correlation id, which a refused guest is told")
-	flags.StringVar(&guest, "guest", "", "print what the guest of this correlation id said of itself, which nothing proves")
+	flags.StringVar(&guest, "guest", "", "print what the guest of this correlation id said of itself and of what was refused or failed in it, which nothing proves")
 	flags.BoolVar(&filter.denied, "denied", false, "only denials")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object a line")
 	return c
@@ -75,17 +75,19 @@ func printLog(s streams, state string, filter logFilter, asJSON bool) error {
 }
 
 // printReport prints JSON in ASCII: a guest chose every byte of it.
-func printReport(s streams, state, id string) error {
-	report, err := audit.ReadReport(state, id)
-	if err != nil {
-		return err
-	}
+func printReport(out io.Writer, report []byte) error {
 	text := jsontext.Value(report)
 	if err := text.Indent(jsontext.WithIndent("  ")); err != nil {
 		return fmt.Errorf("reading a guest's report: %w", err)
 	}
+	_, err := fmt.Fprintln(out, ascii(string(text)))
+	return err
+}
+
+// ascii escapes all of a JSON text that is not printable ASCII.
+func ascii(text string) string {
 	var b strings.Builder
-	for _, r := range string(text) {
+	for _, r := range text {
 		if r == '\n' || r >= ' ' && r <= '~' {
 			b.WriteRune(r)
 			continue
@@ -94,8 +96,7 @@ func printReport(s streams, state, id string) error {
 			fmt.Fprintf(&b, `\u%04x`, unit)
 		}
 	}
-	_, err = fmt.Fprintln(s.out, b.String())
-	return err
+	return b.String()
 }
 
 // printRecord quotes what a guest or its host chose, which may try to move a terminal.

@@ -39,6 +39,9 @@ type Server struct {
 	// Verify judges evidence of other TEEs than sample; nil refuses them.
 	Verify func(a evidence.Attestation, tee evidence.TEE, bound evidence.ReportData) error
 
+	// Incidents answers to those who tell of incidents, by their Authorization and the message; nil knows no such path.
+	Incidents func(authorization string, body []byte) (status int, answer []byte)
+
 	http  *httptest.Server
 	other *httptest.Server // where redirects point to
 	gone  chan struct{}    // closed by Close; frees handlers that hang
@@ -200,6 +203,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPost && strings.HasPrefix(path, "counter/"):
 		s.raise(r, path)
 		s.get(w, r, path)
+	case r.Method == http.MethodPost && path == "incidents" && s.Incidents != nil:
+		body, err := io.ReadAll(io.LimitReader(r.Body, evidence.MaxIncidentsSize+1))
+		if err != nil {
+			refuse(w, http.StatusBadRequest, "InvalidRequest", err.Error())
+			return
+		}
+		status, answer := s.Incidents(r.Header.Get("Authorization"), body)
+		w.WriteHeader(status)
+		w.Write(answer)
 	case r.Method == http.MethodGet:
 		s.get(w, r, path)
 	default:

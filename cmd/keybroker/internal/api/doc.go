@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package api is the HTTP face of a keybroker: the KBS attestation protocol 0.4.0 for
-// guests under /kbs/v0 (POST auth, POST attest, GET resource, GET and POST counter, which is
-// casemate's own), the owner API under
+// guests under /kbs/v0 (POST auth, POST attest, GET resource; casemate's own are GET and POST
+// counter, POST report and POST incidents), the owner API under
 // /owner/v1 (package owner has its description), and /healthz.
 //
 // To guests it answers 401 for a session, token or attestation that does not count,
@@ -18,6 +18,7 @@
 //
 // Files: server.go life cycle; listener.go connections of one address; routes.go and
 // respond.go HTTP; limit.go rates; session.go sessions; auth.go, attest.go, resource.go
-// the guest's three calls; counter.go a fourth, the counters of volumes; admission.go which registration a guest is judged by;
+// the guest's three calls; counter.go a fourth, the counters of volumes; report.go and incidents.go what
+// guests tell their owners; admission.go which registration a guest is judged by;
 // ownerapi.go and ownersecrets.go the owner's calls.
 package api

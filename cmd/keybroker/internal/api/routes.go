@@ -21,6 +21,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST "+guestPrefix+"auth", s.auth)
 	mux.HandleFunc("POST "+guestPrefix+"attest", s.attest)
 	mux.HandleFunc("POST "+guestPrefix+"report", s.report)
+	mux.HandleFunc("POST "+guestPrefix+"incidents", s.incidents)
 	mux.HandleFunc("GET "+guestPrefix+"resource/{repository}/{type}/{tag}", s.resource)
 	mux.HandleFunc("GET "+guestPrefix+"counter/{volume}", s.counter)
 	mux.HandleFunc("POST "+guestPrefix+"counter/{volume}", s.counter)

@@ -70,6 +70,8 @@ type Server struct {
 	ownerHash [sha256.Size]byte
 	sessions  *sessions
 	limiter   *limiter
+	telling   *tellers
+	ticketKey []byte
 	admission *admission
 	reading   chan struct{} // one slot for each body that is taken apart at a time
 	verifying chan struct{} // and for each verification, which may take longer
@@ -91,6 +93,10 @@ func New(c Config) (*Server, error) {
 	if rate < 0 {
 		return nil, fmt.Errorf("starting keybroker: auth rate is %v", rate)
 	}
+	key, err := ticketKey(c.Store)
+	if err != nil {
+		return nil, fmt.Errorf("starting keybroker: %w", err)
+	}
 	s := &Server{
 		store:     c.Store,
 		issuer:    c.Issuer,
@@ -101,6 +107,8 @@ func New(c Config) (*Server, error) {
 		ownerHash: sha256.Sum256(c.OwnerToken),
 		sessions:  newSessions(),
 		limiter:   newLimiter(rate),
+		telling:   newTellers(),
+		ticketKey: key,
 		admission: newAdmission(),
 		reading:   make(chan struct{}, runtime.GOMAXPROCS(0)),
 		verifying: make(chan struct{}, runtime.GOMAXPROCS(0)),
@@ -178,6 +186,7 @@ func (s *Server) sweepUntil(ctx context.Context) {
 
 func (s *Server) sweep() {
 	s.sessions.sweep(s.now())
+	s.telling.sweep(s.now())
 	if n := s.limiter.sweep(s.now()); n > 0 {
 		r := audit.Record{Event: audit.Overload, Note: fmt.Sprintf("%d requests over the rate of their address", n)}
 		if err := s.audit.Write(r); err != nil {

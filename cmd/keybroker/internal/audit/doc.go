@@ -8,6 +8,9 @@
 // of KeptFiles is dropped, so that a peer that is refused for ever cannot fill the
 // disk. Lines are not fsynced: they survive the process, not a power cut.
 //
+// Beside it are what guests say: of themselves after a handshake (report.go), and of what was refused or failed in them
+// (incidents.go), each in capped files of their own.
+//
 // It refuses records over MaxRecordSize after cutting their text. Files: record.go one
 // line; log.go writing; read.go reading.
 package audit

@@ -22,6 +22,7 @@ const (
 	Release  Event = "release"  // a secret was asked for
 	Count    Event = "count"    // a volume's counter was read or raised; Note says what it is
 	Report   Event = "report"   // a guest said something of itself, see KeepReport
+	Incident Event = "incident" // a guest told what was refused or failed in it, see KeepIncidents
 	Overload Event = "overload" // requests were turned away unread; Note says how many
 )
 

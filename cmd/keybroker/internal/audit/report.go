@@ -79,6 +79,9 @@ func dropOldest(dir string) error {
 	return nil
 }
 
+// ErrNoReport says that there is none.
+var ErrNoReport = errors.New("no report of a guest")
+
 // ReadReport returns the report of a handshake in the state directory dir.
 func ReadReport(dir, id string) ([]byte, error) {
 	if !reportID.MatchString(id) {
@@ -89,7 +92,7 @@ func ReadReport(dir, id string) ([]byte, error) {
 		text, err = os.ReadFile(filepath.Join(dir, refusedDir, id+".json"))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("no report of a guest with id %s: it sent none, or newer ones took its place", id)
+		return nil, fmt.Errorf("%w with id %s: it sent none, or newer ones took its place", ErrNoReport, id)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading a guest's report: %w", err)
