@@ -22,7 +22,7 @@ func (r *ring) put(p []byte) {
 			size *= 2
 		}
 		mem := make([]byte, size)
-		have := copy(mem, r.take(0, r.have))
+		have := r.take(mem[:r.have])
 		*r = ring{mem: mem, have: have}
 	}
 	if len(p) == 0 {
@@ -33,17 +33,13 @@ func (r *ring) put(p []byte) {
 	r.have += len(p)
 }
 
-// take returns up to n of the first bytes, which are the caller's, behind head bytes
-// more; nil where there are none.
-func (r *ring) take(head, n int) []byte {
-	n = min(n, r.have)
-	if n == 0 {
-		return nil
+// take moves the first bytes to p, which is no larger than what there is.
+func (r *ring) take(p []byte) int {
+	if len(p) == 0 {
+		return 0
 	}
-	end := r.first + n
-	out := make([]byte, head+n)
-	k := copy(out[head:], r.mem[r.first:])
-	copy(out[head+k:], r.mem)
-	r.first, r.have = end%len(r.mem), r.have-n
-	return out
+	k := copy(p, r.mem[r.first:])
+	copy(p[k:], r.mem)
+	r.first, r.have = (r.first+len(p))%len(r.mem), r.have-len(p)
+	return len(p)
 }

@@ -95,14 +95,14 @@ func (s *stream) abandon() {
 	s.change(func() { s.gone, s.buf = true, ring{} })
 }
 
-// read returns 1 to n bytes behind head bytes for the caller's use, or nil at the end
-// of the stream. One caller reads at a time; what it was given is not given again.
-func (s *stream) read(ctx context.Context, head, n int) ([]byte, error) {
+// read moves 1 to n bytes into what room gives for them, or returns 0 at the end of the
+// stream. One caller reads at a time; what it was given is not given again.
+func (s *stream) read(ctx context.Context, n int, room func(n int) []byte) (int, error) {
 	select {
 	case s.reading <- struct{}{}:
 		defer func() { <-s.reading }()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return 0, ctx.Err()
 	}
 	for {
 		s.mu.Lock()
@@ -110,17 +110,17 @@ func (s *stream) read(ctx context.Context, head, n int) ([]byte, error) {
 		wait, have, over := s.changed, s.buf.have, s.ended || s.gone
 		s.mu.Unlock()
 		if have > 0 {
-			var out []byte
-			s.change(func() { out = s.buf.take(head, n) })
-			return out, nil
+			p := room(min(n, have))
+			s.change(func() { n = s.buf.take(p[:min(len(p), s.buf.have)]) })
+			return n, nil
 		}
 		if over {
-			return nil, nil
+			return 0, nil
 		}
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return 0, ctx.Err()
 		}
 	}
 }
@@ -134,14 +134,11 @@ func (i input) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	b, err := i.read(context.Background(), 0, len(p))
-	if err != nil {
-		return 0, err
+	n, err := i.read(context.Background(), len(p), func(n int) []byte { return p[:n] })
+	if err == nil && n == 0 {
+		err = io.EOF
 	}
-	if len(b) == 0 {
-		return 0, io.EOF
-	}
-	return copy(p, b), nil
+	return n, err
 }
 
 // Close says that nobody reads any more: the process has ended.

@@ -12,6 +12,12 @@ import (
 	"testing/synctest"
 )
 
+// readBytes returns what a read gets, nil for the end.
+func readBytes(ctx context.Context, s *stream, n int) (p []byte, err error) {
+	n, err = s.read(ctx, n, func(n int) []byte { p = make([]byte, n); return p })
+	return p[:n], err
+}
+
 // Whatever the sizes of writes and reads, what is read is what was written.
 func TestStreamKeepsBytesInOrder(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
@@ -35,7 +41,7 @@ func TestStreamKeepsBytesInOrder(t *testing.T) {
 		var got []byte
 		for {
 			n := 1 + random.IntN(2*largest)
-			b, err := s.read(t.Context(), 0, n)
+			b, err := readBytes(t.Context(), s, n)
 			if err != nil || len(b) > n {
 				t.Fatalf("reading %d bytes: got %d, %v", n, len(b), err)
 			}
@@ -60,7 +66,7 @@ func TestStreamGivesAway(t *testing.T) {
 		if _, err := s.Write(bytes.Repeat([]byte{c}, streamBuffer)); err != nil {
 			t.Fatal(err)
 		}
-		b, err := s.read(t.Context(), 0, streamBuffer)
+		b, err := readBytes(t.Context(), s, streamBuffer)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +84,7 @@ func TestStreamFull(t *testing.T) {
 		act  func(*stream, context.CancelFunc)
 		want error
 	}{
-		"read":      {func(s *stream, _ context.CancelFunc) { _, _ = s.read(context.Background(), 0, 10) }, nil},
+		"read":      {func(s *stream, _ context.CancelFunc) { _, _ = readBytes(context.Background(), s, 10) }, nil},
 		"abandoned": {func(s *stream, _ context.CancelFunc) { s.abandon() }, io.ErrClosedPipe},
 		"cancelled": {func(_ *stream, cancel context.CancelFunc) { cancel() }, context.Canceled},
 	} {
