@@ -48,15 +48,13 @@ func (o *outputs) room(n int) *output {
 // data is to be filled.
 func (o *output) data() []byte { return o.mem[outputHead:] }
 
-// seal writes the encoding before the first n bytes of data. No data is an empty message.
-func (o *output) seal(n int) {
-	if n == 0 {
-		o.mem, o.from = make([]byte, outputHead), outputHead
-		return
+// seal writes the encoding before the data. No data is an empty message.
+func (o *output) seal() {
+	n := uint64(len(o.data()))
+	if o.from = outputHead; n > 0 {
+		o.from -= 1 + protowire.SizeVarint(n)
+		protowire.AppendVarint(protowire.AppendTag(o.mem[o.from:o.from], outputField, protowire.BytesType), n)
 	}
-	o.mem = o.mem[:outputHead+n]
-	o.from = outputHead - 1 - protowire.SizeVarint(uint64(n))
-	protowire.AppendVarint(protowire.AppendTag(o.mem[o.from:o.from], outputField, protowire.BytesType), uint64(n))
 }
 
 // Encoded implements frames.Encoded.

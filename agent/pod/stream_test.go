@@ -84,7 +84,7 @@ func TestStreamFull(t *testing.T) {
 		act  func(*stream, context.CancelFunc)
 		want error
 	}{
-		"read":      {func(s *stream, _ context.CancelFunc) { _, _ = readBytes(context.Background(), s, 10) }, nil},
+		"read":      {func(s *stream, _ context.CancelFunc) { _, _ = readBytes(context.Background(), s, streamBuffer/2) }, nil},
 		"abandoned": {func(s *stream, _ context.CancelFunc) { s.abandon() }, io.ErrClosedPipe},
 		"cancelled": {func(_ *stream, cancel context.CancelFunc) { cancel() }, context.Canceled},
 	} {

@@ -96,7 +96,7 @@ func (s *Service) readOutput(ctx context.Context, req *kata.ReadStreamRequest, w
 	if req.GetLen() == 0 {
 		return nil, fail(codes.InvalidArgument, "a read of no bytes would look like the end of the stream")
 	}
-	out := &output{} // of no data: the end
+	var out *output
 	n, err := which(p.streams).read(ctx, int(min(req.GetLen(), outputMax)), func(n int) []byte {
 		out = s.outputs.room(n)
 		return out.data()
@@ -104,7 +104,10 @@ func (s *Service) readOutput(ctx context.Context, req *kata.ReadStreamRequest, w
 	if err != nil {
 		return nil, err
 	}
-	out.seal(n)
+	if n == 0 {
+		out = s.outputs.room(0) // the end
+	}
+	out.seal()
 	return out, nil
 }
 
