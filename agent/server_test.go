@@ -486,27 +486,6 @@ func TestServeReportsABrokenListener(t *testing.T) {
 	}
 }
 
-// FuzzFrames feeds arbitrary bytes to a connection of a live server, which must survive them.
-func FuzzFrames(f *testing.F) {
-	f.Add(frame(f, 1, frameRequest, healthService, "Check"))
-	f.Add(frame(f, 1, frameRequest, agentService, "CreateContainer"))
-	f.Add(append(frame(f, 1, frameRequest, healthService, "Check"), header(0, 1, 3)...))
-	f.Add(header(messageSizeMax+1, 1, frameRequest))
-	path := startServer(f, new(Door))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		c := dial(t, path)
-		if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
-			t.Fatal(err)
-		}
-		_, _ = c.Write(b) // the server may have hung up
-		_ = c.(*net.UnixConn).CloseWrite()
-		if _, err := io.Copy(io.Discard, c); err != nil && !strings.Contains(err.Error(), "reset") {
-			t.Errorf("%v", err)
-		}
-		check(t, client(t, path))
-	})
-}
-
 func ExampleReason() {
 	fmt.Println(Reason{Code: "door-closed", Phrase: "no policy"})
 	// Output: door-closed: no policy

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +49,7 @@ type conn struct {
 
 	// Reading side, used by one goroutine.
 	in     *bufio.Reader
+	large  *sync.Pool // of *[]byte, for messages that in has no room for
 	lastID uint32
 	spoken bool
 	timed  bool // a read deadline is set
@@ -71,13 +73,14 @@ type call struct {
 	refused *status.Status
 }
 
-func newConn(ctx context.Context, nc net.Conn) *conn {
+func newConn(ctx context.Context, nc net.Conn, large *sync.Pool) *conn {
 	ctx, cancel := context.WithCancel(ctx)
 	return &conn{
 		net:    nc,
 		ctx:    ctx,
 		cancel: cancel,
 		in:     bufio.NewReader(nc),
+		large:  large,
 		slots:  semaphore.NewWeighted(pendingMax),
 		budget: semaphore.NewWeighted(MaxPending),
 	}
@@ -160,11 +163,16 @@ func (c *conn) message(size int, whole bool, req *ttrpc.Request) (bad bool, err 
 		_, err = c.in.Discard(size)
 		return bad, err
 	}
-	b := make([]byte, size)
-	if _, err := io.ReadFull(c.in, b); err != nil {
+	b, ok := c.large.Get().(*[]byte)
+	if !ok {
+		b = new([]byte)
+	}
+	defer c.large.Put(b)
+	*b = slices.Grow((*b)[:0], size)[:size]
+	if _, err := io.ReadFull(c.in, *b); err != nil {
 		return false, err
 	}
-	return proto.Unmarshal(b, req) != nil, nil
+	return proto.Unmarshal(*b, req) != nil, nil
 }
 
 // readUntil sets or lifts the deadline of reads.

@@ -41,6 +41,8 @@ type Server struct {
 	next chan call     // to a worker that has nothing to do
 	done chan struct{} // closed when the server has stopped
 	idle chan struct{} // a token for each worker that waits
+	// large lends buffers for messages that are larger than a connection's own.
+	large sync.Pool
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{} // guarded by mu; nil once stopping
@@ -125,7 +127,7 @@ func (s *Server) adopt(ctx context.Context, nc net.Conn) {
 		_ = nc.Close()
 		return
 	}
-	c := newConn(ctx, nc)
+	c := newConn(ctx, nc, &s.large)
 	s.conns[c] = struct{}{}
 	s.gone.Go(func() {
 		s.read(c)
@@ -142,6 +144,10 @@ func (s *Server) read(c *conn) {
 		k, err := c.request()
 		if err != nil {
 			return
+		}
+		if k.refused != nil {
+			s.answer(k)
+			continue
 		}
 		select {
 		case s.next <- k:
