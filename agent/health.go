@@ -5,7 +5,10 @@ package agent
 import (
 	"context"
 
+	"github.com/containerd/ttrpc"
+
 	"github.com/casemate/casemate/agent/api/kata"
+	"github.com/casemate/casemate/agent/frames"
 )
 
 // apiVersion is what agents of this API generation report as their grpc_version; no runtime acts on it.
@@ -15,6 +18,10 @@ const apiVersion = "0.0.1"
 // SERVING too: a runtime that saw anything else would kill the guest before its user has read the reason.
 type health struct {
 	version string
+}
+
+func (h health) methods() map[string]ttrpc.Method {
+	return map[string]ttrpc.Method{"Check": frames.Unary(h.Check), "Version": frames.Unary(h.Version)}
 }
 
 func (h health) Check(context.Context, *kata.CheckRequest) (*kata.HealthCheckResponse, error) {

@@ -42,7 +42,8 @@ type Stdio struct {
 	Stdin io.ReadCloser
 
 	// Stdout and Stderr get the output. One that does not take it makes the process
-	// wait; an error ends the stream, as a closed pipe would. nil discards.
+	// wait; an error ends the stream, as a closed pipe would. nil discards. One that is an
+	// io.ReaderFrom reads the output itself, and returns the error that ended it.
 	Stdout, Stderr io.WriteCloser
 }
 
@@ -233,26 +234,20 @@ func copyOut(o output) {
 		defer o.to.Close()
 		to = o.to
 	}
-	buf := make([]byte, copySize)
-	for {
-		n, err := o.from.Read(buf)
-		if n > 0 {
-			if _, err := to.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			copyRest(to, o.from, buf)
-			return
-		}
-		if err != nil {
-			return
-		}
+	var err error
+	if direct, ok := to.(io.ReaderFrom); ok {
+		_, err = direct.ReadFrom(o.from)
+	} else {
+		_, err = io.CopyBuffer(onlyWriter{to}, onlyReader{o.from}, make([]byte, copySize))
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		copyRest(to, o.from)
 	}
 }
 
 // copyRest passes on what is in the pipe at this moment and no more.
-func copyRest(to io.Writer, from *os.File, buf []byte) {
+func copyRest(to io.Writer, from *os.File) {
+	buf := make([]byte, copySize)
 	raw, err := from.SyscallConn()
 	if err != nil {
 		return

@@ -9,292 +9,228 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/containerd/ttrpc"
 	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 )
 
 // Frames of ttrpc (containerd/ttrpc PROTOCOL.md): length and stream id in big-endian order, type, flags, message.
 const (
 	frameHeaderSize = 10
 	frameRequest    = 1       // the only type that a client of unary methods sends
+	frameResponse   = 2       // the only type that it gets
 	messageSizeMax  = 4 << 20 // the protocol's own limit
 )
 
 // Limits of one connection. A peer that stays within them can hold a connection for ever.
 const (
-	firstRequestTimeout = 60 * time.Second // a peer that says nothing must not keep one of connectionsMax places
+	firstRequestTimeout = 60 * time.Second // a peer that says nothing must not keep one of the places
 	frameTimeout        = 30 * time.Second // from a frame's first byte to its last
 	writeTimeout        = 30 * time.Second // for a peer that stops reading its answers
 	pendingMax          = 8192             // unanswered requests: 3 waiting ones for each of 1000 containers, and room
-	gatherMax           = 80 << 10         // of an answer that goes out in one write: a full stream buffer and what frames it
 )
 
 // MaxPending bounds the messages of a connection's unanswered requests, in bytes: one of the largest and a flow of
 // ordinary ones.
 const MaxPending = 8 << 20
 
-// Conn stands between the socket and the ttrpc library. The library hands any frame to a goroutine of its own, and
-// some of them end the process or never end: a data frame on a unary call is a nil dereference, a read error other
-// than end-of-file leaves the connection open for good, and nothing bounds unanswered requests. So Conn lets only
-// whole request frames with rising odd stream ids through, bounds what is unanswered, and reports every failure as
-// the end of the stream.
-type Conn struct {
-	net.Conn
-	in     *bufio.Reader
-	slots  *semaphore.Weighted // unanswered requests
-	budget *semaphore.Weighted // bytes of unanswered requests
-	ctx    context.Context     // ends with the connection, to free a reader that waits for slots or budget
+// conn reads requests and writes answers.
+type conn struct {
+	net    net.Conn
+	ctx    context.Context // ends with the connection, for its handlers and for a reader that waits for slots or budget
 	cancel context.CancelFunc
-	closed func() // told once
 
-	// Reading side, used by the library's one reader.
-	header  []byte // what is left of the present frame's header
-	remain  int64  // what is left of its message
-	lastID  uint32
-	spoken  bool
-	headers [frameHeaderSize]byte
+	// Reading side, used by one goroutine.
+	in     *bufio.Reader
+	large  *sync.Pool // of *[]byte, for messages that in has no room for
+	lastID uint32
+	spoken bool
+	timed  bool // a read deadline is set
 
-	timed bool // a read deadline is set
+	writing sync.Mutex
+	broken  bool // guarded by writing
 
-	// Writing side, used by the library's one writer.
-	gathered []byte   // of the present answer, which the library hands over in parts
-	answered []uint32 // requests whose answer ends in what is being written
-	out      [frameHeaderSize]byte
-	outHave  int
-	outLeft  uint32
-	broken   bool
-
-	mu      sync.Mutex
-	pending map[uint32]int64 // guarded by mu: budget held by each unanswered request
-	once    sync.Once
+	slots    *semaphore.Weighted // unanswered requests
+	budget   *semaphore.Weighted // bytes of unanswered requests
+	requests atomic.Int64        // what is taken of slots
+	bytes    atomic.Int64        // and of budget
 }
 
-// New puts c under the limits. closed is called once, when the library lets go of the connection.
-func New(c net.Conn, closed func()) *Conn {
-	ctx, cancel := context.WithCancel(context.Background())
-	return &Conn{
-		Conn:    c,
-		in:      bufio.NewReader(c),
-		slots:   semaphore.NewWeighted(pendingMax),
-		budget:  semaphore.NewWeighted(MaxPending),
-		ctx:     ctx,
-		cancel:  cancel,
-		closed:  closed,
-		pending: make(map[uint32]int64),
+// call is one request.
+type call struct {
+	conn *conn
+	id   uint32
+	size int64          // taken of the budget
+	req  *ttrpc.Request // nil: refused says why there is none
+	// refused is the answer to a request that is no good.
+	refused *status.Status
+}
+
+func newConn(ctx context.Context, nc net.Conn, large *sync.Pool) *conn {
+	ctx, cancel := context.WithCancel(ctx)
+	return &conn{
+		net:    nc,
+		ctx:    ctx,
+		cancel: cancel,
+		in:     bufio.NewReader(nc),
+		large:  large,
+		slots:  semaphore.NewWeighted(pendingMax),
+		budget: semaphore.NewWeighted(MaxPending),
 	}
 }
 
-// Read returns the next bytes of acceptable frames.
-func (c *Conn) Read(p []byte) (int, error) {
-	n, err := c.read(p)
+// request waits for the next request, however long, and takes what it needs of the limits.
+func (c *conn) request() (call, error) {
+	size, whole, err := c.header()
 	if err != nil {
-		return n, io.EOF
+		return call{}, err
 	}
-	return n, nil
-}
-
-func (c *Conn) read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
+	k := call{conn: c, id: c.lastID, size: int64(size)}
+	if size > messageSizeMax {
+		k.size = 0 // the message is thrown away unread
 	}
-	if len(c.header) == 0 && c.remain == 0 {
-		if err := c.nextFrame(); err != nil {
-			return 0, err
+	if err := c.take(k.size); err != nil {
+		return call{}, err
+	}
+	if !whole { // again: take may have waited
+		if err := c.readUntil(time.Now().Add(frameTimeout)); err != nil {
+			return call{}, err
 		}
 	}
-	if len(c.header) > 0 {
-		n := copy(p, c.header)
-		c.header = c.header[n:]
-		return n, nil
+	if size > messageSizeMax {
+		k.refused = status.New(codes.ResourceExhausted, fmt.Sprintf("message of %d bytes, want at most %d", size, messageSizeMax))
+		_, err := c.in.Discard(int(size))
+		return k, err
 	}
-	n, err := c.in.Read(p[:min(int64(len(p)), c.remain)])
-	c.remain -= int64(n)
-	return n, err
+	k.req = new(ttrpc.Request)
+	bad, err := c.message(int(size), whole, k.req)
+	if bad {
+		k.req, k.refused = nil, malformed()
+	}
+	return k, err
 }
 
-// nextFrame waits for a frame, however long, then for its header, and takes what the frame needs of the limits.
-func (c *Conn) nextFrame() error {
+// header reads a frame's header. whole says that the frame has been read from the socket as a whole.
+func (c *conn) header() (size uint32, whole bool, err error) {
 	wait := time.Time{}
 	if !c.spoken {
 		wait = time.Now().Add(firstRequestTimeout)
 	}
 	if err := c.readUntil(wait); err != nil {
-		return err
+		return 0, false, err
 	}
 	if _, err := c.in.Peek(1); err != nil {
-		return err
+		return 0, false, err
 	}
-	whole := c.hasFrame()
-	if !whole {
+	if c.in.Buffered() < frameHeaderSize {
 		if err := c.readUntil(time.Now().Add(frameTimeout)); err != nil {
-			return err
+			return 0, false, err
 		}
 	}
-	if _, err := io.ReadFull(c.in, c.headers[:]); err != nil {
-		return err
+	h, err := c.in.Peek(frameHeaderSize)
+	if err != nil {
+		return 0, false, err
 	}
-	size, id := binary.BigEndian.Uint32(c.headers[0:]), binary.BigEndian.Uint32(c.headers[4:])
-	if c.headers[8] != frameRequest {
-		return fmt.Errorf("frame type %d", c.headers[8])
+	size, id := binary.BigEndian.Uint32(h[0:]), binary.BigEndian.Uint32(h[4:])
+	if h[8] != frameRequest {
+		return 0, false, fmt.Errorf("frame type %d", h[8])
 	}
 	if id%2 != 1 || id <= c.lastID {
-		return fmt.Errorf("stream id %d after %d", id, c.lastID)
+		return 0, false, fmt.Errorf("stream id %d after %d", id, c.lastID)
 	}
 	c.spoken, c.lastID = true, id
-	c.header, c.remain = c.headers[:], int64(size)
-	if size > messageSizeMax {
-		size = 0 // the library discards the message unread and answers RESOURCE_EXHAUSTED
+	if _, err := c.in.Discard(frameHeaderSize); err != nil {
+		return 0, false, err
 	}
-	if err := c.take(id, int64(size)); err != nil {
-		return err
-	}
-	if whole {
-		return nil
-	}
-	return c.readUntil(time.Now().Add(frameTimeout)) // again: take may have waited
+	return size, int64(c.in.Buffered()) >= int64(size), nil
 }
 
-// hasFrame says that the next frame has been read from the socket as a whole.
-func (c *Conn) hasFrame() bool {
-	have := c.in.Buffered()
-	if have < frameHeaderSize {
-		return false
+// message reads and decodes a message.
+func (c *conn) message(size int, whole bool, req *ttrpc.Request) (bad bool, err error) {
+	if whole {
+		b, err := c.in.Peek(size)
+		if err != nil {
+			return false, err
+		}
+		bad = proto.Unmarshal(b, req) != nil // copies what it keeps
+		_, err = c.in.Discard(size)
+		return bad, err
 	}
-	header, err := c.in.Peek(frameHeaderSize)
-	return err == nil && int64(have) >= frameHeaderSize+int64(binary.BigEndian.Uint32(header))
+	b, ok := c.large.Get().(*[]byte)
+	if !ok {
+		b = new([]byte)
+	}
+	defer c.large.Put(b)
+	*b = slices.Grow((*b)[:0], size)[:size]
+	if _, err := io.ReadFull(c.in, *b); err != nil {
+		return false, err
+	}
+	return proto.Unmarshal(*b, req) != nil, nil
 }
 
 // readUntil sets or lifts the deadline of reads.
-func (c *Conn) readUntil(t time.Time) error {
+func (c *conn) readUntil(t time.Time) error {
 	if t.IsZero() && !c.timed {
 		return nil
 	}
 	c.timed = !t.IsZero()
-	return c.SetReadDeadline(t)
+	return c.net.SetReadDeadline(t)
 }
 
 // take waits until there is room for one more unanswered request.
-func (c *Conn) take(id uint32, size int64) error {
+func (c *conn) take(size int64) error {
 	if err := c.slots.Acquire(c.ctx, 1); err != nil {
 		return err
 	}
 	if err := c.budget.Acquire(c.ctx, size); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.pending[id] = size
+	c.requests.Add(1)
+	c.bytes.Add(size)
 	return nil
 }
 
-// Write passes answers on, each as a whole, and follows their framing to know which requests are answered. After a
-// failure it swallows the rest, and the reading side tells the library that the peer is gone.
-func (c *Conn) Write(p []byte) (int, error) {
+func (c *conn) release(size int64) {
+	c.requests.Add(-1)
+	c.bytes.Add(-size)
+	c.budget.Release(size)
+	c.slots.Release(1)
+}
+
+// write passes one frame on. A peer that does not take it loses the connection.
+func (c *conn) write(frame []byte) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
 	if c.broken {
-		return len(p), nil
+		return
 	}
-	c.follow(p)
-	var err error
-	switch {
-	case len(c.gathered)+len(p) > gatherMax:
-		if err = c.send(c.gathered); err == nil {
-			err = c.send(p)
-		}
-		c.gathered = c.gathered[:0]
-	case len(c.answered) == 0:
-		c.gathered = append(c.gathered, p...)
-	default:
-		c.gathered = append(c.gathered, p...)
-		err = c.send(c.gathered)
-		c.gathered = c.gathered[:0]
+	err := c.net.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if err == nil {
+		_, err = c.net.Write(frame)
 	}
 	if err != nil {
 		c.broken = true
-		c.Shut()
-		return len(p), nil
-	}
-	for _, id := range c.answered {
-		c.release(id)
-	}
-	c.answered = c.answered[:0]
-	return len(p), nil
-}
-
-func (c *Conn) send(p []byte) error {
-	if len(p) == 0 {
-		return nil
-	}
-	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return err
-	}
-	_, err := c.Conn.Write(p)
-	return err
-}
-
-// follow notes whose answers end in p.
-func (c *Conn) follow(p []byte) {
-	for len(p) > 0 {
-		if c.outHave < frameHeaderSize {
-			n := copy(c.out[c.outHave:], p)
-			c.outHave += n
-			p = p[n:]
-			if c.outHave < frameHeaderSize {
-				return
-			}
-			c.outLeft = binary.BigEndian.Uint32(c.out[0:])
-		}
-		n := min(int64(c.outLeft), int64(len(p)))
-		c.outLeft -= uint32(n)
-		p = p[n:]
-		if c.outLeft == 0 {
-			c.outHave = 0
-			c.answered = append(c.answered, binary.BigEndian.Uint32(c.out[4:]))
-		}
+		c.shut()
 	}
 }
 
-// Pending counts the requests whose answer has not been written, and the bytes of their messages.
-func (c *Conn) Pending() (requests int, size int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, n := range c.pending {
-		size += n
-	}
-	return len(c.pending), size
-}
-
-func (c *Conn) release(id uint32) {
-	c.mu.Lock()
-	size, ok := c.pending[id]
-	delete(c.pending, id)
-	c.mu.Unlock()
-	if ok {
-		c.budget.Release(size)
-		c.slots.Release(1)
-	}
-}
-
-// Finish says to the peer that nothing more is answered. It is for a peer whose requests are: what is answered later is
+// finish says to the peer that nothing more is answered. It is for a peer whose requests are: what is answered later is
 // lost. The connection ends when the peer closes it.
-func (c *Conn) Finish() {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+func (c *conn) finish() {
+	if half, ok := c.net.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite() // of one that is gone already there is nothing to wait for
 	}
 }
 
-// Shut ends the connection without waiting for the library to let go of it.
-func (c *Conn) Shut() {
+// shut ends the connection and its handlers' contexts.
+func (c *conn) shut() {
 	c.cancel()
-	_ = c.Conn.Close() // nothing is left to be lost: the peer is gone or unwanted
-}
-
-// Close is called by the library when it is done with the connection.
-func (c *Conn) Close() error {
-	c.once.Do(func() {
-		c.Shut()
-		c.closed()
-	})
-	return nil
+	_ = c.net.Close() // nothing is left to be lost: the peer is gone or unwanted
 }

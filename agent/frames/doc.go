@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package frames keeps a ttrpc server (containerd/ttrpc PROTOCOL.md, unary methods) alive
-// among peers that are not ttrpc clients. It refuses frames that no client of unary methods
-// sends, messages over 4 MiB, frames that do not end, peers that never speak or never read,
-// and more unanswered requests than a bound; each ends its own connection and nothing else.
+// Package frames is a ttrpc server (containerd/ttrpc PROTOCOL.md, unary methods) for peers
+// that need not be ttrpc clients. It refuses frames that no client of unary methods sends,
+// messages over 4 MiB, frames that do not end, peers that never speak or never read, and
+// more unanswered requests than a bound; each ends its own connection and nothing else.
+// The protocol's own library is a client in the tests: as a server it ends the process on
+// some frames, bounds nothing, and copies and allocates each answer twice.
 //
-// Files: conn.go (one connection), listener.go (connections that come in).
+// Files: server.go (connections that come in, and the end), conn.go (one connection),
+// answer.go (from a request to its answer).
 package frames

@@ -46,7 +46,7 @@ func TestRootRefusedReads(t *testing.T) {
 		t.Errorf("exit code %d", got)
 	}
 	policy.lifted.Store(true)
-	if got := g.output(t, "app"); len(got) == 0 || len(got) > 100<<10 {
+	if got := g.output(t, "app"); len(got) == 0 || len(got) > 128<<10 {
 		t.Errorf("%d bytes are left of it, want what a stream holds", len(got))
 	}
 	g.remove(t, "app")

@@ -3,62 +3,67 @@
 package pod
 
 import (
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/runtime/protoiface"
+	"sync"
 
-	"github.com/casemate/casemate/agent/api/kata"
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 const (
 	outputField = 1 // ReadStreamResponse.data
-	// outputHead is what stands before the data in an output: a tag and a length up to streamBuffer.
-	outputHead = 4
-	// outputMax is the data of one output. The usual request, for 32 KiB, is answered with a little less, so that
-	// what is made of it fits into the Go runtime's largest size class, which has just that size.
-	outputMax = 32<<10 - 16
+	// outputHead is what stands before the data of an output: its tag and a length of up to outputMax, behind room for
+	// what the server of the API puts before a message.
+	outputHead = outputRoom + 1 + 3
+	outputRoom = 32
+	// outputMax is the data of one output: what the runtimes ask for.
+	outputMax = 32 << 10
+	// outputSmall is data that needs no buffer of outputMax: most outputs are lines.
+	outputSmall = 1 << 10
 )
 
-// output is a kata.ReadStreamResponse that is encoded as it leaves the stream: its data
-// is copied once less. It has no fields to be read, only its encoding.
-type output struct{ wire []byte }
+// outputs lends the buffers of large outputs. As garbage they cost more than all the rest of a read.
+type outputs struct{ pool sync.Pool }
 
-// newOutput takes data behind outputHead bytes to write on, or nothing at all.
-func newOutput(headed []byte) *output {
-	if len(headed) <= outputHead {
-		return &output{}
+type outputBuffer [outputHead + outputMax]byte
+
+// output is a kata.ReadStreamResponse, encoded around the data that left the stream.
+type output struct {
+	mem  []byte
+	from int // where the message begins
+	lent *outputBuffer
+	pool *sync.Pool
+}
+
+// room makes place for an output's data.
+func (o *outputs) room(n int) *output {
+	if n <= outputSmall {
+		return &output{mem: make([]byte, outputHead+n)}
 	}
-	n := uint64(len(headed) - outputHead)
-	head := protowire.AppendTag(make([]byte, 0, outputHead), outputField, protowire.BytesType)
-	head = protowire.AppendVarint(head, n)
-	wire := headed[outputHead-len(head):]
-	copy(wire, head)
-	return &output{wire: wire}
-}
-
-// ProtoReflect implements proto.Message.
-func (o *output) ProtoReflect() protoreflect.Message {
-	return outputMessage{Message: (*kata.ReadStreamResponse)(nil).ProtoReflect(), wire: o.wire}
-}
-
-// outputMessage is an empty message with an encoding of its own.
-type outputMessage struct {
-	protoreflect.Message
-	wire []byte
-}
-
-// ProtoMethods implements protoreflect.Message.
-func (m outputMessage) ProtoMethods() *protoiface.Methods {
-	return &protoiface.Methods{
-		Flags: protoiface.SupportMarshalDeterministic,
-		Marshal: func(in protoiface.MarshalInput) (protoiface.MarshalOutput, error) {
-			if len(in.Buf) == 0 {
-				return protoiface.MarshalOutput{Buf: m.wire}, nil
-			}
-			return protoiface.MarshalOutput{Buf: append(in.Buf, m.wire...)}, nil
-		},
-		CheckInitialized: func(protoiface.CheckInitializedInput) (protoiface.CheckInitializedOutput, error) {
-			return protoiface.CheckInitializedOutput{}, nil // nothing is required
-		},
+	b, ok := o.pool.Get().(*outputBuffer)
+	if !ok {
+		b = new(outputBuffer)
 	}
+	return &output{mem: b[:outputHead+n], lent: b, pool: &o.pool}
+}
+
+// data is to be filled.
+func (o *output) data() []byte { return o.mem[outputHead:] }
+
+// seal writes the encoding before the data. No data is an empty message.
+func (o *output) seal() {
+	n := uint64(len(o.data()))
+	if o.from = outputHead; n > 0 {
+		o.from -= 1 + protowire.SizeVarint(n)
+		protowire.AppendVarint(protowire.AppendTag(o.mem[o.from:o.from], outputField, protowire.BytesType), n)
+	}
+}
+
+// Encoded implements frames.Encoded.
+func (o *output) Encoded() (b []byte, head int) { return o.mem, o.from }
+
+// Release implements frames.Encoded: the buffer serves others.
+func (o *output) Release() {
+	if o.lent != nil {
+		o.pool.Put(o.lent)
+	}
+	*o = output{}
 }

@@ -9,35 +9,42 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/casemate/casemate/agent/api/kata"
+	"github.com/casemate/casemate/agent/frames"
 )
 
-// An output is on the wire what the generated type would be.
+var _ frames.Encoded = (*output)(nil)
+
+// An output is on the wire what the generated type would be, behind the room that the server wants.
 func TestOutputIsAResponse(t *testing.T) {
-	for _, n := range []int{0, 1, 127, 128, 1 << 14, 1<<14 - 1, outputMax, streamBuffer} {
+	var lender outputs
+	for _, n := range []int{0, 1, 127, 128, outputSmall, outputSmall + 1, 1<<14 - 1, 1 << 14, outputMax} {
 		data := bytes.Repeat([]byte{0xa5}, n)
 		want, err := proto.Marshal(&kata.ReadStreamResponse{Data: data})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := newStream()
-		go func() { _, _ = s.Write(data); _ = s.Close() }()
-		var headed []byte
-		for n > 0 && len(headed) < outputHead+n { // the writer may have come only so far
-			b, err := s.read(t.Context(), outputHead, n)
-			if err != nil {
-				t.Fatal(err)
-			}
-			headed = append(append(make([]byte, outputHead), headed[min(outputHead, len(headed)):]...), b[outputHead:]...)
+		o := lender.room(n)
+		copy(o.data(), data)
+		o.seal()
+		b, head := o.Encoded()
+		if head < frames.Room || !bytes.Equal(b[head:], want) {
+			t.Errorf("%d bytes: got %d on the wire behind %d, want %d", n, len(b)-head, head, len(want))
 		}
-		o := newOutput(headed)
-		for _, options := range []proto.MarshalOptions{{}, {Deterministic: true}} {
-			got, err := options.Marshal(o)
-			if err != nil || !bytes.Equal(got, want) {
-				t.Errorf("%d bytes: got %d on the wire, want %d: %v", n, len(got), len(want), err)
-			}
-			if got, err = options.MarshalAppend([]byte("before"), o); err != nil || !bytes.Equal(got, append([]byte("before"), want...)) {
-				t.Errorf("%d bytes behind others: %v", n, err)
-			}
-		}
+		o.Release()
+	}
+}
+
+// A buffer that was given back is nobody's: who gave it has it no more, and gives it once.
+func TestOutputIsReleasedOnce(t *testing.T) {
+	var lender outputs
+	o := lender.room(outputMax)
+	o.seal()
+	o.Release()
+	o.Release()
+	if b, _ := o.Encoded(); b != nil {
+		t.Error("a released output has its buffer still")
+	}
+	if a, b := lender.room(outputMax), lender.room(outputMax); a.lent == b.lent {
+		t.Error("two outputs have one buffer")
 	}
 }

@@ -127,7 +127,9 @@ type Start struct {
 type Service struct {
 	cfg  Config
 	ooms chan string
-	over chan struct{} // closed when the sandbox has been: nobody waits for its events any more
+	// outputs lends buffers to the answers of reads.
+	outputs outputs
+	over    chan struct{} // closed when the sandbox has been: nobody waits for its events any more
 
 	mu         sync.Mutex // guards what follows
 	sandbox    *sandbox   // nil before CreateSandbox
@@ -188,12 +190,12 @@ func (s *Service) Handlers() map[string]ttrpc.Method {
 	}
 }
 
-// handler adapts a typed method to the library's form. R is a generated message. Of
+// handler adapts a typed method to the library's form. R is a generated message and Q one or an *output. Of
 // an error that wraps a Failure the host reads the phrase, and the log the rest.
 func handler[R any, P interface {
 	*R
 	proto.Message
-}, Q proto.Message](s *Service, f func(context.Context, P) (Q, error)) ttrpc.Method {
+}, Q any](s *Service, f func(context.Context, P) (Q, error)) ttrpc.Method {
 	return func(ctx context.Context, decode func(any) error) (any, error) {
 		req := P(new(R))
 		if err := decode(req); err != nil {

@@ -96,11 +96,19 @@ func (s *Service) readOutput(ctx context.Context, req *kata.ReadStreamRequest, w
 	if req.GetLen() == 0 {
 		return nil, fail(codes.InvalidArgument, "a read of no bytes would look like the end of the stream")
 	}
-	data, err := which(p.streams).read(ctx, outputHead, int(min(req.GetLen(), outputMax)))
+	var out *output
+	n, err := which(p.streams).read(ctx, int(min(req.GetLen(), outputMax)), func(n int) []byte {
+		out = s.outputs.room(n)
+		return out.data()
+	})
 	if err != nil {
 		return nil, err
 	}
-	return newOutput(data), nil
+	if n == 0 {
+		out = s.outputs.room(0) // the end
+	}
+	out.seal()
+	return out, nil
 }
 
 // writeStdin takes all bytes, waiting for the process; none close the input.

@@ -18,6 +18,7 @@ import (
 
 	pb "github.com/casemate/casemate/agent/api/attestation"
 	"github.com/casemate/casemate/agent/evidence"
+	"github.com/casemate/casemate/agent/frames"
 )
 
 // Agent is the attestation agent's service.
@@ -46,8 +47,16 @@ type Agent struct {
 
 // Serve answers on l, which it closes, until ctx is done. l decides who may connect.
 func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
-	return serveTTRPC(ctx, l, "[AA] [ERROR]: ", a.Log, func(s *ttrpc.Server) {
-		pb.RegisterTTRPCAttestationAgentServiceService(s, a)
+	return serveTTRPC(ctx, l, "[AA] [ERROR]: ", a.Log, map[string]map[string]ttrpc.Method{
+		"attestation_agent.AttestationAgentService": {
+			"BindInitData":             frames.Unary(a.BindInitData),
+			"ExtendRuntimeMeasurement": frames.Unary(a.ExtendRuntimeMeasurement),
+			"GetAdditionalEvidence":    frames.Unary(a.GetAdditionalEvidence),
+			"GetAdditionalTees":        frames.Unary(a.GetAdditionalTees),
+			"GetEvidence":              frames.Unary(a.GetEvidence),
+			"GetTeeType":               frames.Unary(a.GetTeeType),
+			"GetToken":                 frames.Unary(a.GetToken),
+		},
 	})
 }
 

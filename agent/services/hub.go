@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/ttrpc"
 
 	pb "github.com/casemate/casemate/agent/api/datahub"
+	"github.com/casemate/casemate/agent/frames"
 	"github.com/casemate/casemate/keyprovider/keyproviderpb"
 )
 
@@ -32,13 +33,17 @@ type Hub struct {
 // Serve answers on l, which it closes, until ctx is done. l decides who may connect:
 // a caller reads any resource that the relying party releases to this guest.
 func (h *Hub) Serve(ctx context.Context, l net.Listener) error {
-	return serveTTRPC(ctx, l, "[CDH] [ERROR]: ", h.Log, func(s *ttrpc.Server) {
-		pb.RegisterTTRPCSealedSecretServiceService(s, h)
-		pb.RegisterTTRPCGetResourceServiceService(s, h)
-		pb.RegisterTTRPCSecureMountServiceService(s, h)
-		pb.RegisterTTRPCImagePullServiceService(s, h)
-		keyproviderpb.RegisterTTRPCKeyProviderServiceService(s, h.LayerKeys)
+	return serveTTRPC(ctx, l, "[CDH] [ERROR]: ", h.Log, map[string]map[string]ttrpc.Method{
+		"api.SealedSecretService":        {"UnsealSecret": frames.Unary(h.UnsealSecret)},
+		"api.GetResourceService":         {"GetResource": frames.Unary(h.GetResource)},
+		"api.SecureMountService":         {"SecureMount": frames.Unary(h.SecureMount)},
+		"api.ImagePullService":           {"PullImage": frames.Unary(h.PullImage)},
+		"keyprovider.KeyProviderService": keyMethods(h.LayerKeys),
 	})
+}
+
+func keyMethods(keys keyproviderpb.TTRPCKeyProviderServiceService) map[string]ttrpc.Method {
+	return map[string]ttrpc.Method{"WrapKey": frames.Unary(keys.WrapKey), "UnWrapKey": frames.Unary(keys.UnWrapKey)}
 }
 
 // UnsealSecret opens a sealed secret whose signature is good.

@@ -93,7 +93,7 @@ func TestOcicryptClientOverTTRPC(t *testing.T) {
 	wrapper := &keyprovider.WrapService{KeyID: "kbs:///default/key/1", Keys: canaryKey{}}
 	log := slog.New(slog.DiscardHandler)
 	owner := socketOf(t, func(ctx context.Context, l net.Listener) error {
-		return serveTTRPC(ctx, l, "", log, func(s *ttrpc.Server) { keyproviderpb.RegisterTTRPCKeyProviderServiceService(s, wrapper) })
+		return serveTTRPC(ctx, l, "", log, map[string]map[string]ttrpc.Method{"keyprovider.KeyProviderService": keyMethods(wrapper)})
 	})
 	ask := func(socket string) {
 		t.Setenv(relayVariable, socket)

@@ -53,26 +53,22 @@ func phrase(err error) string {
 
 // serveTTRPC answers calls on l until ctx is done and closes l. prefix stands before
 // every phrase that clients read, as upstream's daemons write it.
-func serveTTRPC(ctx context.Context, l net.Listener, prefix string, log *slog.Logger, register func(*ttrpc.Server)) error {
-	server, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(guard(prefix, log)))
-	if err != nil {
-		return fmt.Errorf("making a ttrpc server: %w", err)
-	}
-	register(server)
+func serveTTRPC(ctx context.Context, l net.Listener, prefix string, log *slog.Logger, methods map[string]map[string]ttrpc.Method) error {
+	server := frames.NewServer(frames.Config{Methods: methods, Intercept: guard(prefix, log), Connections: maxConnections})
 	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
+	stop := func() {
 		defer close(stopped)
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
-		if server.Shutdown(limit) != nil {
-			_ = server.Close() // calls in flight had their time
-		}
-	})
-	err = server.Serve(context.WithoutCancel(ctx), frames.Listen(l, maxConnections))
-	if !stop() {
-		<-stopped
+		server.Stop(limit, 0)
 	}
-	if err != nil && !errors.Is(err, ttrpc.ErrServerClosed) {
+	wait := context.AfterFunc(ctx, stop)
+	err := server.Serve(context.WithoutCancel(ctx), l)
+	if wait() {
+		stop()
+	}
+	<-stopped
+	if err != nil {
 		return fmt.Errorf("serving %s: %w", l.Addr(), err)
 	}
 	return nil

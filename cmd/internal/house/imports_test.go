@@ -37,7 +37,7 @@ var allowed = map[string]struct {
 	"agent/container/reexec":                {modules: []string{"github.com/opencontainers/runc"}},
 	"agent/eventlog":                        {modules: []string{"golang.org/x/sys"}},
 	"agent/evidence":                        {modules: []string{"github.com/go-json-experiment/json"}},
-	"agent/frames":                          {modules: []string{"golang.org/x/sync"}},
+	"agent/frames":                          {modules: []string{"github.com/containerd/ttrpc", "golang.org/x/sync", "google.golang.org/grpc", "google.golang.org/protobuf"}},
 	"agent/guest":                           {modules: []string{"golang.org/x/sys"}},
 	"agent/hotplug":                         {modules: []string{"github.com/opencontainers/runtime-spec", "golang.org/x/sys"}},
 	"agent/initdata":                        {ours: []string{"agent/evidence"}, modules: []string{"github.com/BurntSushi/toml"}},
