@@ -15,7 +15,7 @@ import (
 
 const (
 	// offerTime and ackTime are how long one attempt to get a lease waits for each of the two answers.
-	offerTime = 30 * time.Second
+	offerTime = 15 * time.Second
 	ackTime   = 10 * time.Second
 	// firstPause is before the second message; each further pause is twice as long, up to maxPause (RFC 2131, section 4.1,
 	// begins with four seconds, of which nobody at a virtual network needs as many).
@@ -56,7 +56,7 @@ type Client struct {
 	Link Link
 }
 
-// Acquire makes one attempt of less than a minute to get a lease. Its error wraps [ErrNoOffer], [ErrNoAck] or [ErrNak],
+// Acquire makes one attempt of less than half a minute to get a lease. Its error wraps [ErrNoOffer], [ErrNoAck] or [ErrNak],
 // and [ErrRefused] besides where an offer came that is not taken.
 func (c *Client) Acquire(ctx context.Context) (Lease, error) {
 	conn, err := c.Link.Broadcast(netip.Addr{})
@@ -67,6 +67,9 @@ func (c *Client) Acquire(ctx context.Context) (Lease, error) {
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	q := query{kind: discover, xid: newID(), mac: c.MAC}
 	offered, err := c.ask(ctx, conn, q, time.Now().Add(offerTime), doubling(), func(a answer) bool { return a.kind == offer })
+	if ctx.Err() != nil {
+		return Lease{}, context.Cause(ctx)
+	}
 	if err != nil {
 		return Lease{}, missed(ErrNoOffer, err)
 	}
@@ -74,10 +77,10 @@ func (c *Client) Acquire(ctx context.Context) (Lease, error) {
 	l, err := c.ask(ctx, conn, q, time.Now().Add(ackTime), doubling(), func(a answer) bool {
 		return (a.kind == ack && a.yours == q.requested || a.kind == nak) && a.server == q.server
 	})
-	if err != nil && !errors.Is(err, ErrNak) {
-		err = missed(ErrNoAck, err)
+	if err == nil || errors.Is(err, ErrNak) || ctx.Err() != nil {
+		return l, err
 	}
-	return l, err
+	return Lease{}, missed(ErrNoAck, err)
 }
 
 // Extend waits until l is to be renewed and returns the lease that follows, which may have another address. On [ErrNak] and
@@ -132,7 +135,10 @@ func (c *Client) ask(ctx context.Context, conn Conn, q query, until time.Time, p
 		case ctx.Err() != nil:
 			return Lease{}, context.Cause(ctx)
 		case !now.Before(until):
-			return Lease{}, errors.Join(os.ErrDeadlineExceeded, refused)
+			if refused == nil {
+				refused = os.ErrDeadlineExceeded
+			}
+			return Lease{}, refused
 		case !now.Before(again):
 			// A message that cannot be sent now is as good as one that is lost on its way.
 			if err := conn.Send(q.bytes()); err != nil {
@@ -177,15 +183,12 @@ func (c *Client) ask(ctx context.Context, conn Conn, q query, until time.Time, p
 	}
 }
 
-// missed names what did not come; the deadline by itself says nothing.
+// missed names what did not come, and what came instead.
 func missed(what, err error) error {
-	if errors.Is(err, ErrRefused) {
-		return fmt.Errorf("%w: %w", what, err)
-	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return what
 	}
-	return err
+	return fmt.Errorf("%w: %w", what, err)
 }
 
 // doubling returns the pauses of a first lease.

@@ -94,11 +94,11 @@ func TestAcquire(t *testing.T) {
 	}{
 		{"plain", goodServer, nil, nil, 0},
 		{"late", func(at time.Duration, kind byte, xid uint32, u bool, q []byte) [][]byte {
-			if at < 20*time.Second {
+			if at < 7*time.Second {
 				return nil
 			}
 			return goodServer(at, kind, xid, u, q)
-		}, nil, nil, 25 * time.Second},
+		}, nil, nil, 10 * time.Second},
 		{"never", func(time.Duration, byte, uint32, bool, []byte) [][]byte { return nil }, ErrNoOffer, nil, offerTime},
 		{"garbage", func(time.Duration, byte, uint32, bool, []byte) [][]byte {
 			return [][]byte{{1, 2, 3}, make([]byte, 300)}
