@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os/signal"
 	"syscall"
 	"time"
@@ -33,7 +32,6 @@ const (
 // anything in it: the kata API is not served, and what the host can do is to switch the machine off.
 type bare struct {
 	console *guest.Console
-	log     *slog.Logger
 	src     source
 	reaper  *container.Reaper
 }

@@ -48,7 +48,7 @@ func boot(ctx context.Context) {
 	openShell(ctx, console, reaper)
 	if state == "ready" && isBare(config.DefaultPath) {
 		console.Print(state, text)
-		(&bare{console, log, bootSource(console, log), reaper}).live(ctx)
+		(&bare{console, bootSource(console, log), reaper}).live(ctx)
 		return
 	}
 
