@@ -71,8 +71,8 @@ func up(ctx context.Context, conf Config, told func(Wait), r resolver) (*Keeper,
 	return k, k.acquire(ctx)
 }
 
-// Keep prolongs the lease and asks for another when it ends, and returns nil when ctx does. Without DHCP it only waits.
-func (k *Keeper) Keep(ctx context.Context) error {
+// Keep prolongs the lease and asks for another when it ends, until ctx does. Without DHCP it only waits.
+func (k *Keeper) Keep(ctx context.Context) {
 	if k.client == nil {
 		<-ctx.Done()
 	}
@@ -88,20 +88,17 @@ func (k *Keeper) Keep(ctx context.Context) error {
 		}
 		k.told(Wait{"network-lost", "the address is not the guest's any more", err})
 		if err := k.card.clear(); err != nil {
-			return err
+			k.told(waitFor(err))
 		}
 		k.now = Settings{}
-		if err := k.acquire(ctx); err != nil && ctx.Err() == nil {
-			return err
-		}
+		_ = k.acquire(ctx) // until ctx ends
 	}
-	return nil
 }
 
 // Address is what the card has, for a line on the console.
 func (k *Keeper) Address() string { return fmt.Sprintf("%s %v", k.card.name(), k.now.Address) }
 
-// acquire tries until there is a lease and the card has taken it.
+// acquire tries until there is a lease and the card has taken it; its error is that ctx has ended.
 func (k *Keeper) acquire(ctx context.Context) error {
 	for {
 		began := time.Now()

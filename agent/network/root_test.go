@@ -73,8 +73,8 @@ func beGuest(text []byte) error {
 		return err
 	}
 	fmt.Println("up", k.Address())
-	done := make(chan error, 1)
-	go func() { done <- k.Keep(ctx) }()
+	done := make(chan struct{})
+	go func() { defer close(done); k.Keep(ctx) }()
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		line, err := json.Marshal(look(g.Place))
 		if err != nil {
@@ -83,7 +83,8 @@ func beGuest(text []byte) error {
 		fmt.Printf("state %s\n", line)
 	}
 	cancel()
-	return <-done
+	<-done
+	return nil
 }
 
 func look(place string) (s guestState) {

@@ -97,8 +97,8 @@ func (b *bare) run(ctx context.Context) (err error) {
 	for _, w := range m.conf.Weaknesses() {
 		b.console.Print("weak", w)
 	}
-	if len(m.conf.Containers) == 0 {
-		return &doorError{agent.Reason{Code: "initdata", Phrase: notAccepted}, errors.New("no [[container]] is declared, and with [network] nothing else starts one")}
+	if err := m.runnable(); err != nil {
+		return &doorError{agent.Reason{Code: "initdata", Phrase: notAccepted}, err}
 	}
 	if err := m.serveScratch(ctx); err != nil {
 		return &doorError{agent.Reason{Code: "scratch", Phrase: noScratch}, err}
@@ -115,7 +115,10 @@ func (b *bare) run(ctx context.Context) (err error) {
 		return &doorError{agent.Reason{Code: "network", Phrase: "the network cannot be set up as configured"}, err}
 	}
 	group, inner := errgroup.WithContext(ctx)
-	group.Go(func() error { return keeper.Keep(inner) })
+	group.Go(func() error {
+		keeper.Keep(inner)
+		return nil
+	})
 	group.Go(func() error {
 		client, err := b.attest(inner, m)
 		if ctx.Err() != nil {
@@ -127,6 +130,14 @@ func (b *bare) run(ctx context.Context) (err error) {
 		return m.serve(inner, client, b.src.config)
 	})
 	return group.Wait()
+}
+
+// runnable refuses configuration that can run nothing, while it can still be said why.
+func (m *machine) runnable() error {
+	if len(m.conf.Containers) == 0 {
+		return errors.New("no [[container]] is declared, and with [network] nothing else starts one")
+	}
+	return m.conf.CheckContainerVolumes()
 }
 
 func (b *bare) network(ctx context.Context, m *machine) (keeper *network.Keeper, err error) {
