@@ -20,6 +20,7 @@ import (
 	"github.com/casemate/casemate/agent/guest"
 	"github.com/casemate/casemate/agent/kbs/kbstest"
 	"github.com/casemate/casemate/agent/network"
+	"github.com/casemate/casemate/agent/policy"
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
 	"github.com/casemate/casemate/cmd/casemate/internal/standalone"
 )
@@ -105,6 +106,18 @@ func TestBareAttests(t *testing.T) {
 	m.attester = sampleAttester{}
 	if client, err := b.attest(t.Context(), m); err != nil || client == nil {
 		t.Errorf("got %v, %v", client, err)
+	}
+}
+
+// TestOwnNetworkAlone: where measured configuration has [network] no door opens, whoever starts the agent.
+func TestOwnNetworkAlone(t *testing.T) {
+	m := testMachine(config.Measured{Network: config.Network{Mode: config.NetworkDHCP}})
+	door := new(agent.Door)
+	if err := m.openDoor(door); !errors.Is(err, errOwnNetwork) {
+		t.Errorf("got %v", err)
+	}
+	if p, err := policy.BuiltIn(false); err != nil || door.Open(p) {
+		t.Errorf("the door was not parked: %v", err)
 	}
 }
 

@@ -18,6 +18,9 @@ const (
 	noScratch   = "the guest's scratch could not be opened"
 )
 
+// errOwnNetwork refuses to start casemate otherwise than [network] means it.
+var errOwnNetwork = errors.New("[network] is for a guest whose first process is casemate, which then sets up the network and runs the declared containers alone")
+
 // keyPolicy is the agent policy in initdata's data table.
 const keyPolicy = "policy.rego"
 
@@ -57,6 +60,9 @@ func openDoor(ctx context.Context, src source, door *agent.Door, p *podParts) (*
 }
 
 func (m *machine) openDoor(door *agent.Door) error {
+	if m.conf.Network.Mode != "" {
+		return park(door, "initdata", notAccepted, errOwnNetwork)
+	}
 	if len(m.conf.Containers) > 0 {
 		return park(door, "initdata", notAccepted, errors.New("[[container]] is for casemate serve and for guests whose measured configuration has [network]: here the host's runtime starts containers"))
 	}

@@ -39,6 +39,9 @@ func runServe(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	if m.conf.Network.Mode != "" {
+		return errOwnNetwork
+	}
 	if err := m.serveScratch(ctx); err != nil {
 		return err
 	}
