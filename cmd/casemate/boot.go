@@ -46,6 +46,11 @@ func boot(ctx context.Context) {
 	}()
 	serveTests(ctx, console, reaper)
 	openShell(ctx, console, reaper)
+	if state == "ready" && isBare(config.DefaultPath) {
+		console.Print(state, text)
+		(&bare{console, bootSource(console, log), reaper}).live(ctx)
+		return
+	}
 
 	life, destroyed := context.WithCancel(ctx)
 	defer destroyed()
@@ -122,13 +127,7 @@ func openBootDoor(ctx context.Context, console *guest.Console, log *slog.Logger,
 		console.Print("absent", config.DefaultPath+": the door stays closed")
 		return
 	}
-	src := source{config: config.DefaultPath, steps: steps{consoleSteps{console}, timeline{defaultTimeline}}, log: log, disks: guest.Disks}
-	src.clock = func(at time.Time) {
-		if err := raiseClock(console, at); err != nil {
-			console.Print("failed", err.Error())
-		}
-	}
-	m, err := openDoor(ctx, src, door, p)
+	m, err := openDoor(ctx, bootSource(console, log), door, p)
 	if m != nil {
 		for _, w := range m.conf.Weaknesses() {
 			console.Print("weak", w)
@@ -143,6 +142,17 @@ func openBootDoor(ctx context.Context, console *guest.Console, log *slog.Logger,
 		console.Print("scratch", fmt.Sprintf("%d MiB for layers and what containers write", size>>20))
 	}
 	console.Print("open", "initdata and its policy were accepted")
+}
+
+// bootSource is the measured configuration, with the console to tell of what is done.
+func bootSource(console *guest.Console, log *slog.Logger) source {
+	src := source{config: config.DefaultPath, steps: steps{consoleSteps{console}, timeline{defaultTimeline}}, log: log, disks: guest.Disks}
+	src.clock = func(at time.Time) {
+		if err := raiseClock(console, at); err != nil {
+			console.Print("failed", err.Error())
+		}
+	}
+	return src
 }
 
 // leave ends what is left of the pod and switches the machine off.

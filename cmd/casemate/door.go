@@ -11,8 +11,15 @@ import (
 	"github.com/casemate/casemate/agent/policy"
 )
 
-// notAccepted is what the host reads of a configuration that opens no door.
-const notAccepted = "the guest's configuration or initdata was not accepted"
+// What the host reads of a guest that serves nobody.
+const (
+	notAccepted = "the guest's configuration or initdata was not accepted"
+	wrongTEE    = "the machine has not the TEE that the guest was made for"
+	noScratch   = "the guest's scratch could not be opened"
+)
+
+// errOwnNetwork refuses to start casemate otherwise than [network] means it.
+var errOwnNetwork = errors.New("[network] is for a guest whose first process is casemate, which then sets up the network and runs the declared containers alone")
 
 // keyPolicy is the agent policy in initdata's data table.
 const keyPolicy = "policy.rego"
@@ -39,14 +46,14 @@ func park(door *agent.Door, code, phrase string, err error) error {
 func openDoor(ctx context.Context, src source, door *agent.Door, p *podParts) (*machine, error) {
 	m, err := src.open(ctx)
 	if errors.Is(err, errNoTEE) {
-		return nil, park(door, "tee", "the machine has not the TEE that the guest was made for", err)
+		return nil, park(door, "tee", wrongTEE, err)
 	}
 	if err != nil {
 		return nil, park(door, "initdata", notAccepted, err)
 	}
 	go m.incidents.Run(ctx)
 	if err := p.scratch.open(ctx, m, podPlaces()...); err != nil {
-		return nil, park(door, "scratch", "the guest's scratch could not be opened", err)
+		return nil, park(door, "scratch", noScratch, err)
 	}
 	p.volumes.use(m)
 	p.images.use(m)
@@ -54,8 +61,11 @@ func openDoor(ctx context.Context, src source, door *agent.Door, p *podParts) (*
 }
 
 func (m *machine) openDoor(door *agent.Door) error {
+	if m.conf.Network.Mode != "" {
+		return park(door, "initdata", notAccepted, errOwnNetwork)
+	}
 	if len(m.conf.Containers) > 0 {
-		return park(door, "initdata", notAccepted, errors.New("[[container]] is for casemate serve: here the host's runtime starts containers"))
+		return park(door, "initdata", notAccepted, errors.New("[[container]] is for casemate serve and for guests whose measured configuration has [network]: here the host's runtime starts containers"))
 	}
 	var p *policy.Policy
 	err := m.steps.do("load the agent policy", func() (err error) {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -77,7 +76,7 @@ func (f *fleet) part() part { return part{"containers", "unix://" + controlSocke
 // serve starts the containers and answers on l. Whoever holds l is the only one: what an
 // earlier process left behind is removed first. All is undone before it returns.
 func (f *fleet) serve(ctx context.Context, l net.Listener) (err error) {
-	if f.runtime, err = container.New(container.Config{Root: fleetState, Log: f.m.log}); err != nil {
+	if f.runtime, err = f.m.fleetRuntime(); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	var list []*declared
@@ -93,7 +92,11 @@ func (f *fleet) serve(ctx context.Context, l net.Listener) (err error) {
 	for _, c := range f.m.conf.Containers {
 		d := &declared{fleet: f, conf: c}
 		list = append(list, d)
-		specs = append(specs, standalone.Spec{Name: c.Name, Image: c.Image, Restart: restarts[c.Restart], Run: d.run})
+		spec := standalone.Spec{Name: c.Name, Image: c.Image, Restart: restarts[c.Restart], Run: d.run}
+		if f.m.seen != nil {
+			spec.Changed = func(s standalone.State) { f.m.seen(c.Name, s) }
+		}
+		specs = append(specs, spec)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -115,9 +118,13 @@ var restarts = map[string]standalone.Restart{
 	config.RestartOnFailure: standalone.RestartOnFailure, config.RestartAlways: standalone.RestartAlways,
 }
 
+func (m *machine) fleetRuntime() (*container.Runtime, error) {
+	return container.New(container.Config{Root: fleetState, Reaper: m.reaper, Log: m.log})
+}
+
 // reclaimFleet ends the containers that a process that was killed has left.
-func reclaimFleet(ctx context.Context, log *slog.Logger) error {
-	runtime, err := container.New(container.Config{Root: fleetState, Log: log})
+func (m *machine) reclaimFleet(ctx context.Context) error {
+	runtime, err := m.fleetRuntime()
 	if err != nil {
 		return err
 	}

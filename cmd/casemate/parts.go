@@ -15,10 +15,12 @@ import (
 	"time"
 
 	"github.com/casemate/casemate/agent/attest"
+	"github.com/casemate/casemate/agent/container"
 	"github.com/casemate/casemate/agent/eventlog"
 	"github.com/casemate/casemate/agent/kbs"
 	"github.com/casemate/casemate/cmd/casemate/internal/config"
 	"github.com/casemate/casemate/cmd/casemate/internal/incidents"
+	"github.com/casemate/casemate/cmd/casemate/internal/standalone"
 	"github.com/casemate/casemate/imagepull"
 	"github.com/casemate/casemate/imagepull/trust"
 )
@@ -48,6 +50,10 @@ type machine struct {
 	disks func() ([]string, error)
 	// clock is told the relying party's time; nil is nobody.
 	clock func(time.Time)
+	// reaper collects this process's orphans where one runs already; nil has each runtime run its own.
+	reaper *container.Reaper
+	// seen is told when a declared container begins or ends; nil is nobody.
+	seen func(name string, s standalone.State)
 }
 
 // source is where a guest's configuration is, and who is told what is done with it.

@@ -24,6 +24,9 @@ import (
 // TestMain lets this test program be a container's first process too.
 func TestMain(m *testing.M) {
 	container.Init()
+	if code, done := beBare(); done {
+		os.Exit(code)
+	}
 	os.Exit(m.Run())
 }
 

@@ -39,6 +39,9 @@ func runServe(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	if m.conf.Network.Mode != "" {
+		return errOwnNetwork
+	}
 	defer m.tellUntil(ctx)(&err)
 	if err := m.serveScratch(ctx); err != nil {
 		return ofStage(stageScratch, m.conf.Scratch.Device, err)
@@ -48,8 +51,14 @@ func runServe(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
+	return m.serve(ctx, client, o.config)
+}
+
+// serve serves what configuration names, and runs the declared containers, until ctx ends. client is nil where no KBS is
+// configured; file is the measured configuration, for errors.
+func (m *machine) serve(ctx context.Context, client *kbs.Client, file string) (err error) {
 	if client == nil {
-		return m.serveContainers(ctx, o)
+		return m.serveContainers(ctx, file)
 	}
 	keys := keyprovider.NewCache(client, client)
 	defer keys.Clear()
@@ -76,7 +85,7 @@ func runServe(ctx context.Context, args []string) (err error) {
 		parts = append(parts, fleet.part())
 	}
 	if len(parts) == 0 {
-		return fmt.Errorf("nothing to serve: keyprovider.listen, an address of services or a container must be set in %s", o.config)
+		return fmt.Errorf("nothing to serve: keyprovider.listen, an address of services or a container must be set in %s", file)
 	}
 	return m.serveParts(ctx, parts, leases.renew)
 }
@@ -89,7 +98,7 @@ func (m *machine) serveScratch(ctx context.Context) error {
 	if err := m.scratch.own(); err != nil {
 		return err
 	}
-	if err := reclaimFleet(ctx, m.log); err != nil {
+	if err := m.reclaimFleet(ctx); err != nil {
 		return errors.Join(err, m.scratch.close())
 	}
 	return m.scratch.open(ctx, m)
@@ -97,12 +106,12 @@ func (m *machine) serveScratch(ctx context.Context) error {
 
 // serveContainers runs the declared containers of a guest that has no relying party:
 // what needs a key from one fails.
-func (m *machine) serveContainers(ctx context.Context, o options) error {
+func (m *machine) serveContainers(ctx context.Context, file string) error {
 	if len(m.conf.Containers) == 0 {
-		return fmt.Errorf("nothing to serve: no KBS and no container is configured in %s", o.config)
+		return fmt.Errorf("nothing to serve: no KBS and no container is configured in %s", file)
 	}
 	if others := m.parts(nil, nil, nil, &services.Hub{}); len(others) > 0 {
-		return fmt.Errorf("serving the %s: no KBS is configured in %s", others[0].name, o.config)
+		return fmt.Errorf("serving the %s: no KBS is configured in %s", others[0].name, file)
 	}
 	sealed, err := m.unsealer(noKBS{})
 	if err != nil {

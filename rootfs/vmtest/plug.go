@@ -20,12 +20,22 @@ const (
 	maxReply = 64 << 10
 )
 
-// plugArguments add what disks are plugged into, and the socket on which QEMU is told to.
-func plugArguments(socket string) []string {
-	return []string{
-		"-device", "pcie-root-port,id=plug,chassis=1,addr=" + plugSlot, "-device", "virtio-scsi-pci,id=units",
-		"-chardev", "socket,id=monitor,server=on,wait=off,path=" + socket, "-mon", "chardev=monitor,mode=readline",
+// monitorArguments add the socket on which QEMU is told what to do.
+func monitorArguments(socket string) []string {
+	return []string{"-chardev", "socket,id=monitor,server=on,wait=off,path=" + socket, "-mon", "chardev=monitor,mode=readline"}
+}
+
+// plugArguments add what disks are plugged into.
+func plugArguments() []string {
+	return []string{"-device", "pcie-root-port,id=plug,chassis=1,addr=" + plugSlot, "-device", "virtio-scsi-pci,id=units"}
+}
+
+// PowerButton presses the machine's power button.
+func (vm *VM) PowerButton(ctx context.Context) error {
+	if err := vm.monitor(ctx, order{"system_powerdown", ""}); err != nil {
+		return fmt.Errorf("pressing the power button: %w", err)
 	}
+	return nil
 }
 
 // PlugBlock plugs a raw image in as a virtio disk at [PlugPath].
@@ -40,31 +50,39 @@ func (vm *VM) PlugSCSI(ctx context.Context, image string, target, unit int) erro
 
 // plug leaves the image unlocked: a test may plug one in twice, when the guest has closed it.
 func (vm *VM) plug(ctx context.Context, id, image, device string) error {
+	err := vm.monitor(ctx, order{fmt.Sprintf("drive_add 0 if=none,format=raw,cache=unsafe,file.locking=off,id=%s,file=%s", id, image), "OK"}, order{"device_add " + device, ""})
+	if err != nil {
+		return fmt.Errorf("plugging in %s: %w", image, err)
+	}
+	return nil
+}
+
+// order is a line for QEMU and what it says when that is done.
+type order struct{ text, done string }
+
+func (vm *VM) monitor(ctx context.Context, orders ...order) error {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", filepath.Join(vm.dir, monitorSocket))
 	if err != nil {
-		return fmt.Errorf("plugging in %s: %w", image, err)
+		return err
 	}
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 	if _, err := reply(c); err != nil {
-		return fmt.Errorf("plugging in %s: %w", image, err)
+		return err
 	}
-	for _, command := range []struct{ text, done string }{
-		{fmt.Sprintf("drive_add 0 if=none,format=raw,cache=unsafe,file.locking=off,id=%s,file=%s", id, image), "OK"},
-		{"device_add " + device, ""},
-	} {
-		if _, err := c.Write([]byte(command.text + "\n")); err != nil {
-			return fmt.Errorf("plugging in %s: %w", image, err)
+	for _, o := range orders {
+		if _, err := c.Write([]byte(o.text + "\n")); err != nil {
+			return err
 		}
 		answer, err := reply(c)
 		if err != nil {
-			return fmt.Errorf("plugging in %s: %w", image, err)
+			return err
 		}
 		// The line is read back with the terminal's own signs; what is said of it follows.
 		_, said, _ := bytes.Cut(answer, []byte("\r\n"))
-		if got := string(bytes.TrimSpace(said)); got != command.done {
-			return fmt.Errorf("plugging in %s: QEMU answers %q to %q", image, got, command.text)
+		if got := string(bytes.TrimSpace(said)); got != o.done {
+			return fmt.Errorf("QEMU answers %q to %q", got, o.text)
 		}
 	}
 	return nil

@@ -154,8 +154,11 @@ func arguments(c Config, socket string) []string {
 		}
 		args = append(args, "-drive", "if=none,format=raw,cache=unsafe,id="+id+",file="+disk+mode, "-device", "virtio-blk-pci,drive="+id+",serial="+id)
 	}
+	if c.monitor != "" {
+		args = append(args, monitorArguments(c.monitor)...)
+	}
 	if c.Hotplug {
-		args = append(args, plugArguments(c.monitor)...)
+		args = append(args, plugArguments()...)
 	}
 	return args
 }

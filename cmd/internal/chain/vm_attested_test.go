@@ -40,6 +40,10 @@ func TestVMAttested(t *testing.T) {
 		attested(ctx, t, w, bootVM(ctx, t, c))
 		check(t, "scratch", func(t *testing.T) { sealed(t, c.Disks[0]) })
 	})
+	t.Run("bare", func(t *testing.T) {
+		t.Parallel()
+		bareGuest(t, guests.bare)
+	})
 	var asking sync.Mutex // so that keybroker's last denial is this guest's
 	for _, tt := range []struct {
 		name      string

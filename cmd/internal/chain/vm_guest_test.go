@@ -93,10 +93,11 @@ func (b *ownerBuild) join(ctx context.Context, initramfs, out string) error {
 }
 
 // tpmGuests are the guest that the owner registers, another that differs in one file of
-// its root, which is ext4, and the first's EFI program with one more file in its initramfs.
+// its root, which is ext4, the first's EFI program with one more file in its initramfs, and one that sets up its own
+// network.
 type tpmGuests struct {
-	good, rebuilt guestFiles
-	changed       string
+	good, rebuilt, bare guestFiles
+	changed             string
 }
 
 var buildTPMGuests = sync.OnceValues(func() (g tpmGuests, err error) {
@@ -107,14 +108,17 @@ var buildTPMGuests = sync.OnceValues(func() (g tpmGuests, err error) {
 	if err != nil {
 		return g, err
 	}
-	config, note := filepath.Join(b.dir, "casemate.toml"), filepath.Join(b.dir, "note")
-	if err := errors.Join(os.WriteFile(config, []byte(tpmConfig), 0o600), os.WriteFile(note, []byte("another root\n"), 0o600)); err != nil {
+	config, bare, note := filepath.Join(b.dir, "casemate.toml"), filepath.Join(b.dir, "bare.toml"), filepath.Join(b.dir, "note")
+	if err := errors.Join(os.WriteFile(config, []byte(tpmConfig), 0o600), os.WriteFile(bare, []byte(tpmConfig+bareConfig), 0o600), os.WriteFile(note, []byte("another root\n"), 0o600)); err != nil {
 		return g, err
 	}
 	if g.good, err = b.guest(ctx, "good", "erofs", "casemate", map[string]string{measuredConfig: config}, true); err != nil {
 		return g, err
 	}
 	if g.rebuilt, err = b.guest(ctx, "rebuilt", "ext4", "casemate", map[string]string{measuredConfig: config, "/etc/casemate/note": note}, true); err != nil {
+		return g, err
+	}
+	if g.bare, err = b.guest(ctx, "bare", "erofs", "casemate", map[string]string{measuredConfig: bare}, true); err != nil {
 		return g, err
 	}
 	longer := filepath.Join(b.dir, "longer.zst")

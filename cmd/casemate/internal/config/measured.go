@@ -64,12 +64,16 @@ type Measured struct {
 	// the tenant's policy says so. Empty is the guest's own network.
 	PodNetNS string `toml:"pod_netns"`
 
+	// Network, when set, makes the guest one that sets up its own network and runs its own containers: as PID 1 casemate
+	// then serves no kata API.
+	Network Network `toml:"network"`
+
 	Scratch Scratch `toml:"scratch"`
 	Disk    Disk    `toml:"disk"`
 	// Volumes are the persistent volumes that may be created and opened, by their names.
 	Volumes map[string]Volume `toml:"volume"`
 
-	// Containers are started by casemate serve.
+	// Containers are started by casemate serve, and by casemate as PID 1 where Network is set.
 	Containers []Container `toml:"container"`
 }
 
@@ -238,7 +242,10 @@ func (m Measured) check() error {
 	if m.Image.Store != "" && m.Scratch != (Scratch{}) {
 		return errors.New("image.store and scratch: want one of them")
 	}
-	return errors.Join(m.Scratch.check(), m.Disk.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), m.AWS.check(), checkSealedKeys(m.SealedKeys), m.CoCoAS.check(), checkVolumes(m.Volumes), checkContainers(m.Containers), m.Services.check(m.own()))
+	if m.PodNetNS != "" && m.Network.Mode != "" {
+		return errors.New("pod_netns and network: want one of them")
+	}
+	return errors.Join(m.Network.check(), m.Scratch.check(), m.Disk.check(), m.checkMounts(), checkCredentials(m.Credentials), m.Vault.check(), m.AWS.check(), checkSealedKeys(m.SealedKeys), m.CoCoAS.check(), checkVolumes(m.Volumes), checkContainers(m.Containers), m.Services.check(m.own()))
 }
 
 // own lists the secrets that the guest fetches for itself.
@@ -301,7 +308,7 @@ func (m Measured) Weaknesses() []string {
 // not about the tenant's workload.
 func (m Measured) tenantOnly() error {
 	for key, set := range map[string]bool{
-		"tee": m.TEE != "", "devices": len(m.Devices) > 0, "initdata": m.InitData != "", "image.store": m.Image.Store != "", "pod_netns": m.PodNetNS != "", "scratch": m.Scratch != Scratch{},
+		"tee": m.TEE != "", "devices": len(m.Devices) > 0, "initdata": m.InitData != "", "image.store": m.Image.Store != "", "pod_netns": m.PodNetNS != "", "scratch": m.Scratch != Scratch{}, "network": m.Network.set(),
 		"keyprovider.listen": m.KeyProvider.Listen != "", "testsnp.dir": m.TestSNP.Dir != "",
 		"services.attestation_agent": m.Services.AttestationAgent != "", "services.data_hub": m.Services.DataHub != "",
 		"services.rest": m.Services.REST != "", "services.rest_features": m.Services.RESTFeatures != "",

@@ -39,6 +39,7 @@ type Spec struct {
 	Name, Image string
 	Restart     Restart
 	Run         Run
+	Changed     func(State) // is told each new state; nil is nobody
 }
 
 // State is what a container is doing.
@@ -174,11 +175,15 @@ func (s *Supervisor) List() []Status {
 // set changes the status; a new state begins now.
 func (t *task) set(change func(*Status)) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	before := t.status.State
 	change(&t.status)
-	if t.status.State != before {
+	now := t.status.State
+	if now != before {
 		t.since = time.Now()
+	}
+	t.mu.Unlock()
+	if now != before && t.spec.Changed != nil {
+		t.spec.Changed(now)
 	}
 }
 

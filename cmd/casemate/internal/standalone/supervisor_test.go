@@ -151,3 +151,28 @@ func TestEndWaitsForContainers(t *testing.T) {
 		}
 	})
 }
+
+// TestChanges: whoever watches is told each new state once, in order.
+func TestChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []State
+		s := New([]Spec{{Name: "c", Image: "i", Restart: RestartOnFailure, Changed: func(s State) { got = append(got, s) }, Run: func(ctx context.Context, p *Process) (int, error) {
+			p.Started(7, "sha256:d")
+			p.Started(7, "sha256:d")
+			if len(got) < 3 {
+				return 1, nil
+			}
+			<-ctx.Done()
+			return 0, nil
+		}}}, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); s.Run(ctx) }()
+		time.Sleep(time.Minute)
+		cancel()
+		<-done
+		if want := []State{Running, Waiting, Starting, Running, Stopped}; fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	})
+}
