@@ -33,6 +33,7 @@ type Encoded interface {
 func (s *Server) answer(k call) {
 	defer k.conn.release(k.size)
 	if k.refused != nil {
+		k.conn.settle(k.id)
 		k.conn.write(failed(k.id, k.refused))
 		return
 	}
@@ -40,6 +41,7 @@ func (s *Server) answer(k call) {
 	if e, ok := resp.(Encoded); ok && err == nil {
 		defer e.Release()
 	}
+	k.conn.settle(k.id)
 	k.conn.write(encode(k.id, resp, err))
 }
 

@@ -50,12 +50,14 @@ type conn struct {
 	// Reading side, used by one goroutine.
 	in     *bufio.Reader
 	large  *sync.Pool // of *[]byte, for messages that in has no room for
-	lastID uint32
 	spoken bool
 	timed  bool // a read deadline is set
 
 	writing sync.Mutex
 	broken  bool // guarded by writing
+
+	mu   sync.Mutex
+	open map[uint32]struct{} // guarded by mu: stream ids of unanswered requests
 
 	slots    *semaphore.Weighted // unanswered requests
 	budget   *semaphore.Weighted // bytes of unanswered requests
@@ -80,6 +82,7 @@ func newConn(ctx context.Context, nc net.Conn, large *sync.Pool) *conn {
 		ctx:    ctx,
 		cancel: cancel,
 		in:     bufio.NewReader(nc),
+		open:   make(map[uint32]struct{}),
 		large:  large,
 		slots:  semaphore.NewWeighted(pendingMax),
 		budget: semaphore.NewWeighted(MaxPending),
@@ -88,15 +91,15 @@ func newConn(ctx context.Context, nc net.Conn, large *sync.Pool) *conn {
 
 // request waits for the next request, however long, and takes what it needs of the limits.
 func (c *conn) request() (call, error) {
-	size, whole, err := c.header()
+	id, size, whole, err := c.header()
 	if err != nil {
 		return call{}, err
 	}
-	k := call{conn: c, id: c.lastID, size: int64(size)}
+	k := call{conn: c, id: id, size: int64(size)}
 	if size > messageSizeMax {
 		k.size = 0 // the message is thrown away unread
 	}
-	if err := c.take(k.size); err != nil {
+	if err := c.take(id, k.size); err != nil {
 		return call{}, err
 	}
 	if !whole { // again: take may have waited
@@ -118,38 +121,38 @@ func (c *conn) request() (call, error) {
 }
 
 // header reads a frame's header. whole says that the frame has been read from the socket as a whole.
-func (c *conn) header() (size uint32, whole bool, err error) {
+func (c *conn) header() (id, size uint32, whole bool, err error) {
 	wait := time.Time{}
 	if !c.spoken {
 		wait = time.Now().Add(firstRequestTimeout)
 	}
 	if err := c.readUntil(wait); err != nil {
-		return 0, false, err
+		return 0, 0, false, err
 	}
 	if _, err := c.in.Peek(1); err != nil {
-		return 0, false, err
+		return 0, 0, false, err
 	}
 	if c.in.Buffered() < frameHeaderSize {
 		if err := c.readUntil(time.Now().Add(frameTimeout)); err != nil {
-			return 0, false, err
+			return 0, 0, false, err
 		}
 	}
 	h, err := c.in.Peek(frameHeaderSize)
 	if err != nil {
-		return 0, false, err
+		return 0, 0, false, err
 	}
-	size, id := binary.BigEndian.Uint32(h[0:]), binary.BigEndian.Uint32(h[4:])
+	size, id = binary.BigEndian.Uint32(h[0:]), binary.BigEndian.Uint32(h[4:])
 	if h[8] != frameRequest {
-		return 0, false, fmt.Errorf("frame type %d", h[8])
+		return 0, 0, false, fmt.Errorf("frame type %d", h[8])
 	}
-	if id%2 != 1 || id <= c.lastID {
-		return 0, false, fmt.Errorf("stream id %d after %d", id, c.lastID)
+	if id%2 != 1 {
+		return 0, 0, false, fmt.Errorf("stream id %d, want an odd one", id)
 	}
-	c.spoken, c.lastID = true, id
+	c.spoken = true
 	if _, err := c.in.Discard(frameHeaderSize); err != nil {
-		return 0, false, err
+		return 0, 0, false, err
 	}
-	return size, int64(c.in.Buffered()) >= int64(size), nil
+	return id, size, int64(c.in.Buffered()) >= int64(size), nil
 }
 
 // message reads and decodes a message.
@@ -184,8 +187,17 @@ func (c *conn) readUntil(t time.Time) error {
 	return c.net.SetReadDeadline(t)
 }
 
-// take waits until there is room for one more unanswered request.
-func (c *conn) take(size int64) error {
+// take waits until there is room for one more unanswered request. Stream ids need not rise: the protocol's text wants them
+// to, but the tasks of a client in Rust (ttrpc-rust) take their ids before they queue for the socket, and overtake each
+// other. One that is still unanswered would make two answers one.
+func (c *conn) take(id uint32, size int64) error {
+	c.mu.Lock()
+	_, twice := c.open[id]
+	c.open[id] = struct{}{}
+	c.mu.Unlock()
+	if twice {
+		return fmt.Errorf("stream id %d of a request that is not answered yet", id)
+	}
 	if err := c.slots.Acquire(c.ctx, 1); err != nil {
 		return err
 	}
@@ -195,6 +207,13 @@ func (c *conn) take(size int64) error {
 	c.requests.Add(1)
 	c.bytes.Add(size)
 	return nil
+}
+
+// settle lets the id of a request be used again. It comes before the answer: who has that may use it.
+func (c *conn) settle(id uint32) {
+	c.mu.Lock()
+	delete(c.open, id)
+	c.mu.Unlock()
 }
 
 func (c *conn) release(size int64) {
