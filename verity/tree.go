@@ -18,10 +18,12 @@ type HashDevice interface {
 	io.WriterAt
 }
 
-// spanBlocks is how many hash blocks of a level a worker makes at a time: its
-// buffers are at most spanBlocks+1 blocks and what one hash block covers, 512 KiB
-// for sha256 and blocks of 4096 bytes.
-const spanBlocks = 8
+const (
+	// spanBlocks is how many hash blocks of a level a worker makes at a time. Its buffers are those and readSize.
+	spanBlocks = 8
+	// readSize is what is read at a time, in bytes: what is hashed next should still be in the processor's cache.
+	readSize = 128 << 10
+)
 
 // Build writes the tree over p.DataBlocks blocks of data to hash from p.HashOffset
 // on and returns the root hash. All cores work, in memory that does not grow with
@@ -61,7 +63,7 @@ type levelBuild struct {
 // worker returns what makes span after span, with buffers of its own.
 func (b levelBuild) worker() func(span uint64) error {
 	h := b.hasher().knowingZeros(b.blockSize)
-	in := make([]byte, b.perBlock*uint64(b.blockSize))
+	in := make([]byte, readSize)
 	out := make([]byte, spanBlocks*b.HashBlockSize)
 	return func(span uint64) error {
 		first := span * spanBlocks
@@ -81,12 +83,15 @@ func (b levelBuild) worker() func(span uint64) error {
 // fill makes the hash block of the given number in block, which is zero.
 func (b levelBuild) fill(h hasher, block, in []byte, number uint64) error {
 	from := number * b.perBlock
-	n := min(b.perBlock, b.blocks-from)
-	in = in[:n*uint64(b.blockSize)]
-	if err := readFull(b.below, in, b.belowOffset+from*uint64(b.blockSize)); err != nil {
-		return err
+	end := min(from+b.perBlock, b.blocks)
+	for at := from; at < end; {
+		part := in[:min(uint64(len(in)), (end-at)*uint64(b.blockSize))]
+		if err := readFull(b.below, part, b.belowOffset+at*uint64(b.blockSize)); err != nil {
+			return err
+		}
+		h.sums(block[(at-from)*uint64(b.slot):], b.slot, part, b.blockSize)
+		at += uint64(len(part) / b.blockSize)
 	}
-	h.sums(block, b.slot, in, b.blockSize)
 	return nil
 }
 
