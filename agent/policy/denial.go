@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
 	jsonx "github.com/go-json-experiment/json"
@@ -54,6 +55,12 @@ func (d Denial) Subject() string {
 		}
 	}
 	return ""
+}
+
+// Same reports whether o is the same request, denied by the same policy in the same state: its explanation is this one's.
+func (d Denial) Same(o Denial) bool {
+	return d.Request == o.Request && d.input != nil && o.input != nil && len(d.Causes) == 0 && len(o.Causes) == 0 &&
+		bytes.Equal(d.Text, o.Text) && d.input.Compare(o.input) == 0 && reflect.DeepEqual(d.state, o.state)
 }
 
 // Watch has f called with each denial that the policy decides. f must not block. It is called before the policy is
@@ -172,7 +179,7 @@ func (d Denial) Explain(ctx context.Context) (Explanation, error) {
 	if len(text) == 0 {
 		text = builtinText
 	}
-	p, err := Load(text)
+	p, err := loadOnce(text)
 	if err != nil {
 		return Explanation{}, err
 	}

@@ -188,6 +188,36 @@ func TestParseDenialRefuses(t *testing.T) {
 	}
 }
 
+// TestSameDenial: only the same request under the same policy in the same state has the same explanation.
+func TestSameDenial(t *testing.T) {
+	read := func(text string) Denial {
+		d, err := ParseDenial([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	const text = `{"request":"a","input":{"x":1},"state":{"s":1},"policy":"p"}`
+	d := read(text)
+	if !d.Same(read(text)) {
+		t.Error("not the same as itself")
+	}
+	for _, other := range []string{
+		`{"request":"b","input":{"x":1},"state":{"s":1},"policy":"p"}`,
+		`{"request":"a","input":{"x":2},"state":{"s":1},"policy":"p"}`,
+		`{"request":"a","input":{"x":1},"state":{"s":2},"policy":"p"}`,
+		`{"request":"a","input":{"x":1},"state":{"s":1},"policy":"q"}`,
+		`{"request":"a","state":{"s":1},"policy":"p"}`,
+	} {
+		if o := read(other); d.Same(o) || o.Same(d) || o.input == nil && o.Same(o) {
+			t.Errorf("%s: the same", other)
+		}
+	}
+	if (Denial{}).Same(Denial{}) {
+		t.Error("nothing is the same as nothing")
+	}
+}
+
 // TestLargeDenial: a request that is too large leaves its reason.
 func TestLargeDenial(t *testing.T) {
 	d := Denial{

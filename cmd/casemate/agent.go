@@ -32,6 +32,7 @@ func runAgent(ctx context.Context, args []string) error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	go tidy(ctx)
 	p, err := openPod(podConfig{shutdown: stop, log: log})
 	if err != nil {
 		return err

@@ -44,6 +44,7 @@ func boot(ctx context.Context) {
 			console.Print("failed", err.Error())
 		}
 	}()
+	go tidy(ctx)
 	serveTests(ctx, console, reaper)
 	openShell(ctx, console, reaper)
 	if state == "ready" && isBare(config.DefaultPath) {

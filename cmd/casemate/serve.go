@@ -42,6 +42,7 @@ func runServe(ctx context.Context, args []string) (err error) {
 	if m.conf.Network.Mode != "" {
 		return errOwnNetwork
 	}
+	go tidy(ctx)
 	defer m.tellUntil(ctx)(&err)
 	if err := m.serveScratch(ctx); err != nil {
 		return ofStage(stageScratch, m.conf.Scratch.Device, err)
