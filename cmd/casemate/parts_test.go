@@ -181,6 +181,9 @@ func TestDispatch(t *testing.T) {
 		{[]string{"run"}, exitUsage, "got 0 arguments"},
 		{[]string{"get", "--speed", "x"}, exitUsage, "-speed"},
 		{[]string{"get", "--config", "/nonexistent", "kbs:///a/b/c"}, exitFailed, "/nonexistent"},
+		{[]string{"volume", "open", "--config", "/nonexistent", "data", "/dev/null"}, exitFailed, "/nonexistent"},
+		{[]string{"volume", "close", "--speed", "data"}, exitUsage, "-speed"},
+		{[]string{"volume", "close", "--config", "/nonexistent"}, exitUsage, "got 0 arguments"},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
 			var out strings.Builder

@@ -93,7 +93,7 @@ func volumeOpen(ctx context.Context, m *machine, v storage.Volumes, c storage.Vo
 // volumeClose needs no configuration: it takes away and gives nothing. With the device it also raises the counter that
 // the relying party keeps, for which it attests and reads the volume's key.
 func volumeClose(ctx context.Context, args []string) error {
-	rest, err := parse(args, 1, 2, nil)
+	_, rest, err := parseGuest(args, 1, 2, nil)
 	if err != nil {
 		return err
 	}
