@@ -174,7 +174,7 @@ var measuredGuests = sync.OnceValues(func() ([2]*measured, error) {
 // TestVMMeasuredRoot boots from the initial RAM file system into the root that it
 // pins, and checks there what the first process does, as TestVM does in RAM.
 func TestVMMeasuredRoot(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := budget(t)
 	defer cancel()
 	guests, err := measuredGuests()
 	if err != nil {

@@ -33,7 +33,7 @@ const (
 	// busybox is what containers of tests run; Debian's busybox-static.
 	busybox = "/bin/busybox"
 	// limit of one test: an emulated machine that shares its processors with a build is slow.
-	limit = 4 * time.Minute
+	limit = 8 * time.Minute
 )
 
 // guestProgram becomes /init: casemate itself, with the services for this test and a signer in place of the TEE built in.
@@ -121,9 +121,11 @@ var prepare = sync.OnceValues(func() (*image, error) {
 	return img, nil
 })
 
-// budget is the time of one test. It begins when the programs are built, and another run has let go of them.
+// budget is the time of one test, whose machine runs beside another one: each has one processor, and mostly waits for it.
+// It begins when the programs are built, and another run has let go of them.
 func budget(t *testing.T) (context.Context, context.CancelFunc) {
 	t.Helper()
+	t.Parallel()
 	if _, err := prepare(); err != nil {
 		t.Fatal(err)
 	}
