@@ -77,11 +77,11 @@ func check(s streams, f checkFlags, registration, saved string) error {
 		return err
 	}
 	verdict := api.Rejudge(judge, in, document)
-	print := printVerdict
+	show := printVerdict
 	if f.json {
-		print = printVerdictJSON
+		show = printVerdictJSON
 	}
-	if err := print(s.out, in, verdict); err != nil {
+	if err := show(s.out, in, verdict); err != nil {
 		return err
 	}
 	if failed := verdict.Failed(); len(failed) > 0 {
