@@ -16,7 +16,7 @@ import (
 // bridge, made a volume and mounted, and once more as a unit of a SCSI target. A disk that is at another place is not
 // taken.
 func TestVMHotplug(t *testing.T) {
-	ctx, cancel := budget(t)
+	ctx, cancel := budgetAlone(t)
 	defer cancel()
 	disk, err := TempDisk(t.TempDir(), "volume", 96<<20)
 	if err != nil {

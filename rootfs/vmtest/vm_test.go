@@ -126,6 +126,12 @@ var prepare = sync.OnceValues(func() (*image, error) {
 func budget(t *testing.T) (context.Context, context.CancelFunc) {
 	t.Helper()
 	t.Parallel()
+	return budgetAlone(t)
+}
+
+// budgetAlone is budget for a test during which no other machine of this package runs.
+func budgetAlone(t *testing.T) (context.Context, context.CancelFunc) {
+	t.Helper()
 	if _, err := prepare(); err != nil {
 		t.Fatal(err)
 	}
